@@ -1,0 +1,39 @@
+# make demo    annotate the drawings in examples/images, and show what was found
+# make test    all tests
+# make lint    ruff and mypy
+# make bench   the null model on generated images: what queue and ledger cost
+# make clean   remove what these have made
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo-output
+DB := --db sqlite:///$(DEMO)/kosmograph.db
+
+.PHONY: demo test lint bench clean
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: .venv/installed
+	@mkdir -p $(DEMO)
+	$(BIN)/kosmograph annotate examples/images --model demo --job demo $(DB)
+	$(BIN)/kosmograph sql "SELECT image_id, caption FROM captions WHERE job = 'demo' ORDER BY uri" $(DB)
+	$(BIN)/kosmograph sql "SELECT image_id, phrase, px1, py1, px2, py2, score FROM groundings WHERE job = 'demo' ORDER BY uri, entity LIMIT 12" $(DB)
+	$(BIN)/kosmograph show examples/images/postcard.jpg --save $(DEMO)/postcard.png $(DB)
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/null_model.py
+
+clean:
+	rm -rf .venv $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

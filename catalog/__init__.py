@@ -1,0 +1,1 @@
+"""From SQL to people: queries and drawing."""

@@ -1,0 +1,246 @@
+"""A picture with its boxes, their phrases on tabs, and the caption below in the same colours."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from PIL import Image, ImageDraw
+
+from catalog.lettering import Font, find_phrase, font_of, legible, shortened, wrapped
+
+Rect = tuple[int, int, int, int]
+Colour = tuple[int, int, int]
+
+COLOURS: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (0, 114, 178),
+    (240, 228, 66),
+    (213, 94, 0),
+    (86, 180, 233),
+    (136, 34, 85),
+    (204, 121, 167),
+    (0, 158, 115),
+)
+"""Okabe and Ito's palette, its black replaced by Tol's wine; neighbours differ in lightness, for any eyes."""
+
+LONG_SIDE = (640, 1280)
+SMALLEST_STAGE = (480, 240)
+"""A narrow or flat picture gets margins up to this size, where its labels have room."""
+STAGE, PAPER, INK, GREY = (38, 38, 42), (251, 250, 247), (24, 24, 28), (110, 110, 116)
+LINE, PAD, MARGIN = 3, 3, 14
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPhrase:
+    """A phrase with its boxes as fractions (x1, y1, x2, y2); not `valid` are boxes that the model gave inverted."""
+
+    phrase: str
+    boxes: Sequence[tuple[float, float, float, float]]
+    score: float | None = None
+    valid: bool = True
+
+    @property
+    def remark(self) -> str:
+        """Its score, and a word of warning."""
+        return ("" if self.score is None else f" {self.score:.2f}") + ("" if self.valid else " (invalid)")
+
+
+def draw(image: Image.Image, caption: str, phrases: Sequence[DrawnPhrase], note: str = "") -> Image.Image:
+    """The picture, large enough to read, with boxes, labels, and a strip with the caption and a note in grey.
+
+    Boxes that are not valid are dashed. Texts of any kind are drawn: what the font lacks is an empty square.
+    """
+    picture = _scaled(image)
+    width, height = (max(*sides) for sides in zip(picture.size, SMALLEST_STAGE, strict=True))
+    left, top = (width - picture.width) // 2, (height - picture.height) // 2
+    strip = _strip(width, legible(caption), phrases, legible(note))
+    canvas = Image.new("RGB", (width, height + strip.height), STAGE)
+    canvas.paste(picture, (left, top))
+    pen = ImageDraw.Draw(canvas)
+    marks = [
+        (_placed(box, (left, top, *picture.size)), phrase, COLOURS[index % len(COLOURS)])
+        for index, phrase in enumerate(phrases)
+        for box in phrase.boxes
+    ]
+    for rect, phrase, colour in sorted(marks, key=lambda mark: -_area(mark[0])):  # small boxes stay visible on large
+        _outline(pen, rect, colour, dashed=not phrase.valid)
+    _labels(pen, marks, (width, height))
+    canvas.paste(strip, (0, height))
+    return canvas
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """In RGB, on white where it is transparent, its long side within LONG_SIDE."""
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    low, high = LONG_SIDE
+    scale = min(max(max(image.size), low), high) / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    resample = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
+    return image.convert("RGB").resize((width, height), resample)
+
+
+def _placed(box: tuple[float, float, float, float], frame: Rect) -> Rect:
+    """The box in pixels of the canvas, upright, its whole line within the picture at (left, top, width, height)."""
+    left, top, width, height = frame
+
+    def along(one: float, other: float, start: int, length: int) -> tuple[int, int]:
+        low, high = sorted(round(min(1.0, max(0.0, part)) * length) for part in (one, other))
+        low = max(1, min(low, length - 2 * LINE - 2))
+        return start + low, start + max(low + 2 * LINE, min(high, length - 2))
+
+    (x1, x2), (y1, y2) = along(box[0], box[2], left, width), along(box[1], box[3], top, height)
+    return x1, y1, x2, y2
+
+
+def _outline(pen: ImageDraw.ImageDraw, rect: Rect, colour: Colour, *, dashed: bool) -> None:
+    """A line in the colour between two hairlines of its opposite: it shows on any ground."""
+    x1, y1, x2, y2 = rect
+    pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_opposite(colour), width=LINE + 2)
+    if not dashed:
+        pen.rectangle(rect, outline=colour, width=LINE)
+        return
+    edge = LINE - 1
+    for x in range(x1, x2, 6 * LINE):
+        for y in (y1, y2 - edge):
+            pen.rectangle((x, y, min(x + 4 * LINE, x2), y + edge), fill=colour)
+    for y in range(y1, y2, 6 * LINE):
+        for x in (x1, x2 - edge):
+            pen.rectangle((x, y, x + edge, min(y + 4 * LINE, y2)), fill=colour)
+
+
+def _labels(pen: ImageDraw.ImageDraw, marks: list[tuple[Rect, DrawnPhrase, Colour]], size: tuple[int, int]) -> None:
+    """A tab in the colour of each box, where it hides least."""
+    font = _font(size[0], 0)
+    ascent, descent = font.getmetrics()
+    boxes = [rect for rect, _, _ in marks]
+    taken: list[Rect] = []
+    for rect, phrase, colour in marks:
+        room = size[0] * 0.4 - font.getlength(phrase.remark)
+        text = shortened(legible(phrase.phrase) or "(no phrase)", font, room) + phrase.remark
+        width, height = round(font.getlength(text)) + 12, ascent + descent + 4
+        x, y = _spot(rect, (width, height), size, taken, boxes)
+        taken.append((x, y, x + width, y + height))
+        pen.rounded_rectangle((x, y, x + width - 1, y + height - 1), 3, fill=colour, outline=_opposite(colour))
+        pen.text((x + 6, y + 2 + ascent), text, font=font, fill=_opposite(colour), anchor="ls")
+
+
+def _spot(
+    box: Rect, label: tuple[int, int], size: tuple[int, int], taken: list[Rect], boxes: list[Rect]
+) -> tuple[int, int]:
+    """The corner for a label: touching its box, outside of it, on no other label and on little of other boxes."""
+
+    def covered(at: tuple[int, int]) -> float:
+        rect = (*at, at[0] + label[0], at[1] + label[1])
+        return sum(_overlap(rect, other) for other in taken) / _area(rect)
+
+    def cost(at: tuple[int, int]) -> float:
+        x1, y1, x2, y2 = (*at, at[0] + label[0], at[1] + label[1])
+        core = (x1 + LINE + 1, y1 + LINE + 1, x2 - LINE - 1, y2 - LINE - 1)  # to lie on a line is to touch
+        hidden = sum(_overlap(core, other) / min(_area(core), _area(other)) for other in boxes)
+        away = max(box[0] - x2, x1 - box[2], LINE) + max(box[1] - y2, y1 - box[3], LINE)
+        return 20 * covered(at) + hidden + away / label[1]
+
+    (_, y1, _, y2), height = box, label[1]
+    touching = [y1 - height - 1, y2 + 2, y1 + LINE, y2 - height - LINE]
+    spot = min(_corners(touching, box, label, size), key=cost)
+    if not covered(spot):
+        return spot
+    around = range(y1 - 8 * height, y2 + 8 * height, height)
+    return min(_corners(around, box, label, size), key=cost)
+
+
+def _corners(
+    rows: Iterable[int], box: Rect, label: tuple[int, int], size: tuple[int, int]
+) -> Iterator[tuple[int, int]]:
+    """Upper left corners for a label beside, over or under its box, within the picture; the best liked first."""
+    (x1, _, x2, _), (width, height) = box, label
+    for y in rows:
+        for x in (x1 - 1, x2 - width + 2, x2 + 2, x1 - width - 1, (x1 + x2 - width) // 2):
+            yield max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
+
+
+def _strip(width: int, caption: str, phrases: Sequence[DrawnPhrase], note: str) -> Image.Image:
+    """The caption on paper, its phrases on tabs of their colours, and the note below it."""
+    lines = [
+        *_lines(caption, _colours_of(caption, phrases), _font(width, 3), width - 2 * MARGIN, INK),
+        *_lines(note, [None] * len(note), _font(width, -1), width - 2 * MARGIN, GREY),
+    ]
+    height = sum(line.height for line in lines)
+    strip = Image.new("RGB", (width, height + MARGIN + 4 if lines else 0), PAPER)
+    pen = ImageDraw.Draw(strip)
+    top = MARGIN // 2 + 2
+    for line in lines:
+        line.draw(pen, MARGIN, top)
+        top += line.height
+    return strip
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of text as runs of one colour; those with a colour stand on tabs."""
+
+    runs: list[tuple[str, Colour | None]]
+    font: Font
+    ink: Colour
+
+    @property
+    def height(self) -> int:
+        return round(self.font.size * 1.55)
+
+    @property
+    def width(self) -> float:
+        return sum(self.font.getlength(text) + (2 * PAD if colour else 0) for text, colour in self.runs)
+
+    def draw(self, pen: ImageDraw.ImageDraw, left: float, top: int) -> None:
+        for text, colour in self.runs:
+            pad, ink = (PAD, _opposite(colour)) if colour else (0, self.ink)
+            right = left + self.font.getlength(text) + 2 * pad
+            if colour:
+                pen.rounded_rectangle((left, top - 1, right, top + self.font.size * 1.3), 3, fill=colour)
+            pen.text((left + pad, top + self.font.size), text, font=self.font, fill=ink, anchor="ls")
+            left = right
+
+
+def _lines(text: str, colours: list[Colour | None], font: Font, width: int, ink: Colour) -> Iterator[_Line]:
+    """The text in lines of at most this width."""
+
+    def line(places: range) -> _Line:
+        runs = groupby(places, key=colours.__getitem__)
+        return _Line([("".join(text[place] for place in run), colour) for colour, run in runs], font, ink)
+
+    longest = int(width / (1.2 * font.size))  # so many of the widest letters
+    for places in wrapped(text, longest, lambda start, end: line(range(start, end)).width <= width):
+        yield line(places)
+
+
+def _colours_of(caption: str, phrases: Sequence[DrawnPhrase]) -> list[Colour | None]:
+    """For each letter of the caption the colour of its phrase; equal phrases take their places in order."""
+    colours: list[Colour | None] = [None] * len(caption)
+    for index, phrase in enumerate(phrases):
+        for start, end in find_phrase(caption, legible(phrase.phrase)):
+            if not any(colours[start:end]):
+                colours[start:end] = [COLOURS[index % len(COLOURS)]] * (end - start)
+                break
+    return colours
+
+
+def _font(width: int, step: int) -> Font:
+    """The font for a canvas of this width, some pixels larger or smaller."""
+    return font_of(max(14, width // 70) + step)
+
+
+def _opposite(colour: Colour) -> Colour:
+    """Black or white, whichever reads better on the colour (luma of ITU-R BT.601)."""
+    red, green, blue = colour
+    return (16, 16, 20) if 299 * red + 587 * green + 114 * blue > 128_000 else (255, 255, 255)
+
+
+def _area(rect: Rect) -> int:
+    return (rect[2] - rect[0]) * (rect[3] - rect[1])
+
+
+def _overlap(one: Rect, other: Rect) -> int:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0, width) * max(0, height)

@@ -1,0 +1,37 @@
+"""`kosmograph`, and `python -m kosmograph`."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one line on standard error."""
+    _leave_the_users_folder_out()
+    from schemas.errors import KosmographError, UsageError
+
+    try:
+        from kosmograph.cli import app
+
+        app(prog_name="kosmograph")
+    except KosmographError as error:
+        _end(str(error), 2 if isinstance(error, UsageError) else 1)
+    except Exception as error:
+        if type(error).__module__.startswith("sqlalchemy") and (said := getattr(error, "orig", None)):
+            _end(f"the database does not do its part: {str(said).strip().splitlines()[0]}", 1)
+        raise
+
+
+def _leave_the_users_folder_out() -> None:
+    """With `-m`, Python looks for modules in the present folder first: a `worker.py` there would be taken for ours."""
+    here, ours = os.getcwd(), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if sys.path and not sys.flags.safe_path and sys.path[0] in ("", here) and here != ours:
+        del sys.path[0]
+
+
+def _end(message: str, code: int) -> None:
+    print(f"kosmograph: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""`annotate`: the whole job in the foreground, with whatever it is not given: Redis, a dispatcher, workers."""
+
+import shutil
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
+
+from kosmograph.display import Display
+from kosmograph.redis_server import RedisServer
+from kosmograph.requests import OpenedJob, Request, find_sources, job_name, open_job, recipes_for
+from kosmograph.workers import WorkerPool, devices_for
+from producer.dispatcher import Dispatcher
+from producer.queue import Queue
+from producer.registration import Totals
+from schemas.broker import EMBEDDED, broker_name
+from schemas.database import Database, patiently
+from schemas.ledger import jobs
+from schemas.ledger.dispatch import reclaim_broker
+from schemas.ledger.jobs import Job
+from schemas.locks import job_lock
+from schemas.logs import configure_logs
+from schemas.migrations import upgrade
+from schemas.settings import Settings
+
+LOOK_S = 0.2
+PATIENCE_S = 600.0
+
+
+@dataclass
+class Ending:
+    """How a run ended: the job as it stands, what was listed, and whether somebody pressed Ctrl-C."""
+
+    job: Job
+    totals: Totals
+    interrupted: bool
+
+
+def annotate(request: Request, settings: Settings, display: Display) -> Ending:
+    """Run the job until every image is settled, the job is paused or cancelled, or the user interrupts."""
+    configure_logs(settings.model_copy(update={"log_level": "warning"}))  # the display tells the rest
+    recipes = recipes_for(request)
+    sources = find_sources(request, settings)
+    name = job_name(request, sources, recipes)
+    database = Database(settings.db)
+    upgrade(database)
+    with job_lock(database, name), interruptible() as interrupted:
+        opened = open_job(database, name, request, sources, recipes, settings)
+        reclaim_broker(database, opened.job.id, EMBEDDED)  # what a run left that is dead, since its lock is ours
+        run = _Run(database, opened, settings, display, interrupted)
+        try:
+            run.until_done()
+        finally:
+            job = jobs.get_job(database, opened.job.id)
+            database.close()
+    return Ending(job, run.totals, interrupted.is_set())
+
+
+@contextmanager
+def interruptible() -> Iterator[Event]:
+    """An event that Ctrl-C and SIGTERM set. The second Ctrl-C is the usual one."""
+    asked = Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Run:
+    """One run: a listing and, once there is something to do, a queue, a dispatcher and workers."""
+
+    database: Database
+    opened: OpenedJob
+    settings: Settings
+    display: Display
+    interrupted: Event
+    totals: Totals = field(default_factory=Totals)
+    faults: list[BaseException] = field(default_factory=list)
+    _check: Callable[[], object] = lambda: None
+
+    def until_done(self) -> None:
+        stop = Event()
+        with ExitStack() as stack:
+            stack.callback(stop.set)
+            listing = self._thread("listing", lambda: self._list(stop))
+            started = False
+            with self.display.showing(self.opened.job.name):
+                while not self._is_over():
+                    job = self._job()
+                    self.display.update(job, listed=not listing.is_alive())
+                    if not started and job.pending:
+                        self._start(stack, stop)
+                        started = True
+                    self._check()
+                    if listing.is_alive() or started:
+                        self.interrupted.wait(LOOK_S)
+                    else:
+                        jobs.finish_jobs(self.database, self.opened.job.id)
+                self.display.update(self._job(), listed=True)
+                if self.interrupted.is_set():
+                    self.display.say("stopping: what is finished is committed, the rest goes back")
+            stop.set()
+            listing.join()
+        if self.faults:
+            raise self.faults[0]
+
+    def _is_over(self) -> bool:
+        return self.interrupted.is_set() or bool(self.faults) or self._job().state != "running"
+
+    def _job(self) -> Job:
+        return patiently(
+            lambda: jobs.get_job(self.database, self.opened.job.id), limit_s=PATIENCE_S, stop=self.interrupted.is_set
+        )
+
+    def _list(self, stop: Event) -> None:
+        def listed(totals: Totals) -> None:
+            self.totals = totals
+
+        self.totals = self.opened.register(self.database, stopped=stop.is_set, progress=listed)
+
+    def _start(self, stack: ExitStack, stop: Event) -> None:
+        """Redis, unless one was given; the dispatcher; the workers. Ended in the opposite order."""
+        folder = Path(tempfile.mkdtemp(prefix="kosmograph-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        url, name = self.settings.broker, broker_name(self.settings.broker) if self.settings.broker else ""
+        redis: RedisServer | None = None
+        if not url:
+            redis = RedisServer(folder)
+            stack.callback(redis.stop)
+            url, name = redis.url, EMBEDDED + uuid.uuid4().hex
+            stack.callback(reclaim_broker, self.database, self.opened.job.id, name)  # last of all: nothing stays queued
+        request = self.opened.request
+        settings = self.settings.model_copy(update={"broker": url, "model": request.model})
+        pool = WorkerPool(settings, devices_for(settings), folder, revision=request.revision, dtype=request.dtype)
+        stack.callback(pool.stop)
+        queue = Queue(url, name)
+        stack.callback(queue.close)
+        dispatcher = Dispatcher(self.database, queue, settings, self.opened.job.id)
+        thread = self._thread("dispatcher", lambda: dispatcher.run(stop))
+        stack.callback(thread.join)
+        stack.callback(stop.set)
+        self._check = lambda: (redis and redis.ensure(), pool.check())
+
+    def _thread(self, name: str, work: Callable[[], object]) -> Thread:
+        """A thread whose failure ends the run, with its error told."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except Exception as error:
+                self.faults.append(error)
+
+        thread = Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread

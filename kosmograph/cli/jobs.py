@@ -1,0 +1,79 @@
+"""`status`, `pause`, `resume`, `cancel`, `retry`, `failures`: a job's state, seen and changed."""
+
+from typing import Annotated
+
+import typer
+
+from kosmograph.cli.options import Db, JobName, Json
+
+
+def status(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="One job only.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds.")] = False,
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """Jobs: state, counts, rate.
+
+    Example: kosmograph status
+    """
+    from kosmograph.control import show_status
+
+    raise typer.Exit(show_status(job, watch=watch, as_json=as_json, db=db))
+
+
+def pause(job: JobName, db: Db = None) -> None:
+    """Pause a job: running chunks are committed, the others wait.
+
+    Example: kosmograph pause archive-2024
+    """
+    from kosmograph.control import pause as run
+
+    raise typer.Exit(run(job, db))
+
+
+def resume(job: JobName, db: Db = None) -> None:
+    """Let a paused job go on.
+
+    Example: kosmograph resume archive-2024
+    """
+    from kosmograph.control import resume as run
+
+    raise typer.Exit(run(job, db))
+
+
+def cancel(job: JobName, db: Db = None) -> None:
+    """End a job where it is: what is annotated stays.
+
+    Example: kosmograph cancel archive-2024
+    """
+    from kosmograph.control import cancel as run
+
+    raise typer.Exit(run(job, db))
+
+
+def retry(
+    job: JobName,
+    code: Annotated[str | None, typer.Option("--code", metavar="CODE", help="Only failures of this code.")] = None,
+    db: Db = None,
+) -> None:
+    """Put failed images back to work, all or those of one code.
+
+    Example: kosmograph retry archive-2024 --code timeout
+    """
+    from kosmograph.control import retry as run
+
+    raise typer.Exit(run(job, code, db))
+
+
+def failures(job: JobName, as_json: Json = False, db: Db = None) -> None:
+    """Images that could not be annotated, and why.
+
+    Example: kosmograph failures archive-2024
+    """
+    from kosmograph.control import show_failures
+
+    raise typer.Exit(show_failures(job, as_json=as_json, db=db))
+
+
+COMMANDS = (status, pause, resume, cancel, retry, failures)

@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Db = Annotated[
+    str | None, typer.Option("--db", metavar="URL", help="Database [KOSMOGRAPH_DB, sqlite:///kosmograph.db].")
+]
+Broker = Annotated[str | None, typer.Option("--broker", metavar="URL", help="A running Redis [KOSMOGRAPH_BROKER].")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="The name of a job, as `kosmograph status` lists them.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="ID|PATH|demo", help="Hub id, local folder, or the tiny model that is shipped."),
+]
+Revision = Annotated[str | None, typer.Option("--revision", metavar="R", help="The model's commit on the hub.")]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="D", help="float32, bfloat16 or float16 [bfloat16; demo: float32].")
+]
+Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the model runs.")]
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", metavar="brief|detailed", help="A caption; repeatable [brief].")
+]
+Phrases = Annotated[list[str] | None, typer.Option("--phrase", metavar="P", help="Find this phrase; repeatable.")]
+Questions = Annotated[list[str] | None, typer.Option("--question", metavar="Q", help="Answer this; repeatable.")]
+Free = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", metavar="TEXT", help="A prompt of your own; boxes need <grounding> in front; repeatable."),
+]

@@ -1,0 +1,192 @@
+"""`annotate`, `submit` and `try`: images to captions and boxes."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kosmograph.cli.options import (
+    Broker,
+    Db,
+    Device,
+    Dtype,
+    Free,
+    Json,
+    Model,
+    Phrases,
+    Questions,
+    Revision,
+    Tasks,
+)
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...", help="File, folder, glob, s3://bucket/prefix, @manifest (txt, csv, jsonl, parquet), or -"
+    ),
+]
+JobOption = Annotated[str | None, typer.Option("--job", metavar="NAME", help="Name of the job [from the sources].")]
+Priority = Annotated[int, typer.Option("--priority", metavar="P", help="Higher goes first.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="The first N images only.")]
+Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", help="Only these names; repeatable.")]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Not these names; repeatable.")]
+AllFiles = Annotated[bool, typer.Option("--all-files", help="Also hidden names and known non-image extensions.")]
+Recheck = Annotated[bool, typer.Option("--recheck", help="Read again what comes without a version (manifests).")]
+Exact = Annotated[bool, typer.Option("--exact", help="Decode every JPEG in full: slower, the reference's pixels.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first permanent failure.")]
+
+
+def annotate(
+    source: Sources,
+    job: JobOption = None,
+    task: Tasks = None,
+    phrase: Phrases = None,
+    question: Questions = None,
+    prompt: Free = None,
+    model: Model = None,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    db: Db = None,
+    broker: Broker = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Workers to start [1, or one per GPU].")
+    ] = None,
+    device: Device = None,
+    priority: Priority = 0,
+    limit: Limit = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    all_files: AllFiles = False,
+    recheck: Recheck = False,
+    exact: Exact = False,
+    strict: Strict = False,
+) -> None:
+    """Annotate images: the whole job, here and now.
+
+    Starts what it is not given (Redis, workers), and ends when every image is settled. The same command again continues
+    where it stopped, and does only what is new.
+
+    Example: kosmograph annotate photos/ --model demo
+    """
+    from kosmograph.annotate import annotate as run
+    from kosmograph.display import Display
+    from kosmograph.summary import print_summary
+    from schemas.settings import load_settings
+
+    settings = load_settings(db=db, broker=broker, workers=workers, device=device, model=model)
+    request = _request(
+        source,
+        settings.model,
+        _prompts(task, phrase, question, prompt),
+        _filters(include, exclude, all_files),
+        revision=revision,
+        dtype=dtype,
+        job=job,
+        exact=exact,
+        priority=priority,
+        strict=strict,
+        limit=limit,
+        recheck=recheck,
+    )
+    raise typer.Exit(print_summary(run(request, settings, Display()), settings))
+
+
+def submit(
+    source: Sources,
+    job: JobOption = None,
+    task: Tasks = None,
+    phrase: Phrases = None,
+    question: Questions = None,
+    prompt: Free = None,
+    model: Model = None,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    db: Db = None,
+    priority: Priority = 0,
+    limit: Limit = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    all_files: AllFiles = False,
+    recheck: Recheck = False,
+    exact: Exact = False,
+    strict: Strict = False,
+) -> None:
+    """Register images, and leave the work to running workers.
+
+    Prints the job's name when the listing is in the database. `kosmograph dispatch` feeds it to the workers.
+
+    Example: kosmograph submit s3://archive/2024/ --job archive-2024 --model demo
+    """
+    from kosmograph.submit import submit as run
+    from schemas.settings import load_settings
+
+    settings = load_settings(db=db, model=model)
+    request = _request(
+        source,
+        settings.model,
+        _prompts(task, phrase, question, prompt),
+        _filters(include, exclude, all_files),
+        revision=revision,
+        dtype=dtype,
+        job=job,
+        exact=exact,
+        priority=priority,
+        strict=strict,
+        limit=limit,
+        recheck=recheck,
+    )
+    raise typer.Exit(run(request, settings))
+
+
+def try_(
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, or s3:// objects.")],
+    task: Tasks = None,
+    phrase: Phrases = None,
+    question: Questions = None,
+    prompt: Free = None,
+    model: Model = None,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    save: Annotated[Path | None, typer.Option("--save", metavar="FILE.png", help="Draw boxes and phrases.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The model's own text, with its tags.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what the model says of a picture: to find the prompt for the night. No queue, no database.
+
+    Example: kosmograph try examples/images/postcard.jpg --model demo --task brief --phrase "a red circle"
+    """
+    from kosmograph.try_ import try_images
+    from schemas.settings import load_settings
+
+    settings = load_settings(device=device, model=model)
+    prompts = _prompts(task, phrase, question, prompt)
+    raise typer.Exit(
+        try_images(image, prompts, settings, revision=revision, dtype=dtype, save=save, raw=raw, as_json=as_json)
+    )
+
+
+try_.__name__ = "try"
+
+
+def _prompts(
+    task: list[str] | None, phrase: list[str] | None, question: list[str] | None, free: list[str] | None
+) -> Any:
+    from kosmograph.requests import Prompts
+
+    return Prompts(tuple(task or ()), tuple(phrase or ()), tuple(question or ()), tuple(free or ()))
+
+
+def _filters(include: list[str] | None, exclude: list[str] | None, all_files: bool) -> Any:
+    from producer.sources import Filters
+
+    return Filters(tuple(include or ()), tuple(exclude or ()), all_files)
+
+
+def _request(source: list[str], model: str, prompts: Any, filters: Any, **options: Any) -> Any:
+    from kosmograph.requests import Request
+
+    return Request(sources=source, model=model, prompts=prompts, filters=filters, **options)
+
+
+COMMANDS = (annotate, submit, try_)

@@ -1,0 +1,43 @@
+"""`dispatch` and `worker`: what runs beside a shared Redis and database."""
+
+from typing import Annotated
+
+import typer
+
+from kosmograph.cli.options import Broker, Db, Device, Dtype, Model, Revision
+
+
+def dispatch(db: Db = None, broker: Broker = None) -> None:
+    """Feed the queue from the ledger: a service. Any number may run.
+
+    Example: kosmograph dispatch --db postgresql://kosmograph@db/kosmograph --broker redis://redis:6379/0
+    """
+    from kosmograph.services import run_dispatcher
+    from schemas.settings import load_settings
+
+    raise typer.Exit(run_dispatcher(load_settings(db=db, broker=broker)))
+
+
+def worker(
+    model: Model = None,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    db: Db = None,
+    broker: Broker = None,
+    device: Device = None,
+    gpus: Annotated[str | None, typer.Option("--gpus", metavar="all|0,1", help="One worker process for each.")] = None,
+    name: Annotated[str | None, typer.Option("--name", hidden=True)] = None,
+) -> None:
+    """Annotate what comes through the queue: a service. One process holds one model on one device.
+
+    Example: kosmograph worker --model demo --device cpu --broker redis://redis:6379/0
+    """
+    from kosmograph.services import run_one_worker, run_workers
+    from schemas.settings import load_settings
+
+    settings = load_settings(model=model, db=db, broker=broker, device=device)
+    run = run_workers if gpus is not None else run_one_worker
+    raise typer.Exit(run(settings, revision=revision, dtype=dtype, gpus=gpus, name=name))
+
+
+COMMANDS = (dispatch, worker)

@@ -1,0 +1,85 @@
+"""What a person sees while a job runs, on standard error: a live bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from schemas.ledger.jobs import Job
+
+LINE_EVERY_S = 10.0
+RATE_OVER_S = 30.0
+
+
+class Display:
+    """Done, failed, rate and time left of one job."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._live = sys.stderr.isatty() and not quiet
+        self._progress: Progress | None = None
+        self._seen: deque[tuple[float, int]] = deque()
+        self._next_line = 0.0
+
+    @contextmanager
+    def showing(self, name: str) -> Iterator[None]:
+        """The display is there while the block runs."""
+        if not self._live:
+            self.say(f"job {name}")
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, TimeElapsedColumn(), console=self._console) as self._progress:
+            self._task = self._progress.add_task(name, total=None, note="starting")
+            yield
+        self._progress = None
+
+    def update(self, job: Job, *, listed: bool) -> None:
+        """Show the job as it stands; `listed` says that no more images will come."""
+        now = time.monotonic()
+        self._remember(now, job.settled)
+        total = job.images * job.recipes
+        note = self._note(job, listed)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=job.settled, total=total if listed else None, note=note)
+        elif not self._live and now >= self._next_line:
+            self._next_line = now + LINE_EVERY_S
+            self.say(f"{job.settled} of {total}{'' if listed else '+'} {note}".rstrip())
+
+    def say(self, text: str) -> None:
+        """One line for a person."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def _remember(self, now: float, settled: int) -> None:
+        self._seen.append((now, settled))
+        while now - self._seen[0][0] > RATE_OVER_S:
+            self._seen.popleft()
+
+    def _note(self, job: Job, listed: bool) -> str:
+        (then, before), (now, settled) = self._seen[0], self._seen[-1]
+        per_s = (settled - before) / (now - then) if now > then else 0.0
+        parts = [f"{job.failed} failed"] if job.failed else []
+        if per_s > 0:
+            parts.append(f"{per_s:.1f}/s")
+            if listed and job.pending:
+                parts.append(f"{duration(job.pending / per_s)} left")
+        elif not job.settled:
+            parts.append("starting")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,157 @@
+"""What a person asks for, in the ledger's terms: recipes from prompts and a model, sources, a job and its name."""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from producer.registration import Totals, register_sources
+from producer.sources import Filters, Source, open_sources
+from schemas.database import Database
+from schemas.errors import SourceError
+from schemas.ledger import jobs
+from schemas.ledger.jobs import Job
+from schemas.recipes import MAX_NEW_TOKENS, PREPROCESSING, PREPROCESSING_EXACT, Recipe, prompt_for
+from schemas.settings import Settings
+from schemas.storage import StorageOptions
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a run, as flags give them. None at all means the brief caption."""
+
+    tasks: Sequence[str] = ()
+    phrases: Sequence[str] = ()
+    questions: Sequence[str] = ()
+    free: Sequence[str] = ()
+
+    def all(self) -> list[tuple[str, str]]:
+        """Task and prompt text of each, in the order of the flags' kinds, none twice."""
+        named = [(task, prompt_for(task)) for task in self.tasks]
+        named += [("phrase", prompt_for("phrase", phrase)) for phrase in self.phrases]
+        named += [("question", prompt_for("question", question)) for question in self.questions]
+        named += [("custom", prompt) for prompt in self.free]
+        return list(dict.fromkeys(named)) or [("brief", prompt_for("brief"))]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that makes one job."""
+
+    sources: Sequence[str]
+    prompts: Prompts
+    model: str
+    revision: str | None = None
+    dtype: str | None = None
+    job: str | None = None
+    exact: bool = False
+    priority: int = 0
+    strict: bool = False
+    limit: int | None = None
+    recheck: bool = False
+    filters: Filters = field(default_factory=Filters)
+
+
+@dataclass(frozen=True)
+class OpenedJob:
+    """A job that is ready to be listed."""
+
+    job: Job
+    sources: Sequence[Source]
+    request: Request
+    settings: Settings
+
+    def register(self, database: Database, **watch: object) -> Totals:
+        """List the sources into the ledger."""
+        return register_sources(
+            database,
+            self.job,
+            self.sources,
+            chunk_size=self.settings.chunk_size,
+            limit=self.request.limit,
+            recheck=self.request.recheck,
+            **watch,  # type: ignore[arg-type]
+        )
+
+
+def recipes_for(request: Request) -> list[Recipe]:
+    """One recipe for each prompt, with the model at the revision that it has now. Loads no torch."""
+    from worker.revision import resolve
+
+    model = resolve(request.model, request.revision, request.dtype)
+    return [
+        Recipe(
+            task=task,
+            prompt=prompt,
+            model=model.name,
+            revision=model.revision,
+            dtype=model.dtype,
+            preprocessing=PREPROCESSING_EXACT if request.exact else PREPROCESSING,
+            max_new_tokens=MAX_NEW_TOKENS[task],
+        )
+        for task, prompt in request.prompts.all()
+    ]
+
+
+def find_sources(request: Request, settings: Settings) -> list[Source]:
+    """The sources, each looked into. Raises SourceError when one cannot be listed, or when all are empty."""
+    sources = open_sources(
+        request.sources, request.filters, StorageOptions.of(settings), spool_dir=_spool_folder(settings)
+    )
+    if not any(_has_an_image(source) for source in sources):
+        named = ", ".join(request.sources)
+        raise SourceError(
+            f"no image in {named}; hidden names and known other types are left out (--all-files takes all)"
+        )
+    return sources
+
+
+def job_name(request: Request, sources: Sequence[Source], recipes: Sequence[Recipe]) -> str:
+    """The name given, or one that the same sources and recipes always have: `photos-brief-1f3a9c`."""
+    if request.job:
+        return request.job
+    identity = json.dumps([sorted(source.spec for source in sources), sorted(recipe.id for recipe in recipes)])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
+    place = re.sub(r"[^A-Za-z0-9]+", "-", sources[0].spec.rstrip("/").rpartition("/")[2]).strip("-").lower()[:24]
+    return "-".join(part for part in (place or "job", recipes[0].task, digest) if part)
+
+
+def open_job(
+    database: Database,
+    name: str,
+    request: Request,
+    sources: Sequence[Source],
+    recipes: Sequence[Recipe],
+    settings: Settings,
+) -> OpenedJob:
+    """The job, made or reopened, with the words of its listing."""
+    words = {
+        "sources": [source.spec for source in sources],
+        "include": request.filters.include,
+        "exclude": request.filters.exclude,
+        "all_files": request.filters.all_files,
+        "limit": request.limit,
+        "recheck": request.recheck,
+    }
+    job = jobs.open_job(
+        database,
+        name,
+        recipes,
+        listing=json.dumps(words, sort_keys=True),
+        priority=request.priority,
+        strict=request.strict,
+    )
+    return OpenedJob(job, sources, request, settings)
+
+
+def _has_an_image(source: Source) -> bool:
+    return any(listed.item is not None for listed in source.list(None))
+
+
+def _spool_folder(settings: Settings) -> Path:
+    """Where standard input is kept, for a restart: beside the database, or in the temporary folder."""
+    path = Database(settings.db).path
+    return path.parent if path else Path(tempfile.gettempdir())

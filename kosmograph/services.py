@@ -1,0 +1,71 @@
+"""The services: a dispatcher, and workers, until SIGTERM."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from kosmograph.annotate import interruptible
+from kosmograph.workers import WorkerPool, devices_for
+from schemas.errors import UsageError
+from schemas.settings import Settings
+
+LOOK_S = 1.0
+
+
+def run_dispatcher(settings: Settings) -> int:
+    """Feed the queue of every running job; the exit code."""
+    from producer.dispatcher import Dispatcher
+    from producer.queue import Queue
+    from schemas.broker import broker_name
+    from schemas.database import Database
+    from schemas.logs import configure_logs
+    from schemas.migrations import upgrade
+
+    _require_broker(settings)
+    name = broker_name(settings.broker)
+    configure_logs(settings)
+    database = Database(settings.db)
+    upgrade(database)
+    queue = Queue(settings.broker, name)
+    with interruptible() as stop:
+        structlog.get_logger().info("dispatcher ready", database=str(database), broker=name)
+        Dispatcher(database, queue, settings).run(stop)
+    queue.close()
+    database.close()
+    return 0
+
+
+def run_one_worker(
+    settings: Settings, *, revision: str | None, dtype: str | None, name: str | None, gpus: str | None = None
+) -> int:
+    """A worker in this process; the exit code."""
+    from worker.service import run_worker
+
+    _require_broker(settings)
+    return run_worker(settings, revision=revision, dtype=dtype, name=name)
+
+
+def run_workers(
+    settings: Settings, *, revision: str | None, dtype: str | None, gpus: str | None, name: str | None = None
+) -> int:
+    """One worker process for each GPU, each replaced when it dies; the exit code."""
+    _require_broker(settings)
+    folder = Path(tempfile.mkdtemp(prefix="kosmograph-"))
+    try:
+        pool = WorkerPool(settings, devices_for(settings, gpus), folder, revision=revision, dtype=dtype)
+        with interruptible() as stop:
+            try:
+                while not stop.wait(LOOK_S):
+                    pool.check()
+            finally:
+                pool.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _require_broker(settings: Settings) -> None:
+    if not settings.broker:
+        raise UsageError("a service needs a Redis that all share: --broker redis://HOST:6379/0, or KOSMOGRAPH_BROKER")

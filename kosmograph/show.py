@@ -1,0 +1,67 @@
+"""`show`: one image, its captions and boxes, as text, JSON or a picture."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from catalog.queries import boxes_of, failures_of, image_of
+from kosmograph.control import open_database
+from kosmograph.output import say, say_json
+from kosmograph.pictures import DrawnBox, picture_of, save_picture
+from schemas.database import Database
+from schemas.errors import UsageError
+from schemas.settings import load_settings
+from schemas.uris import absolute_uri, printable
+
+
+def show_image(image: str, *, job: str | None, save: Path | None, as_json: bool, db: str | None) -> int:
+    """Print what was found in an image, and draw it if wanted; the exit code."""
+    database = open_database(db)
+    uri = image if "://" in image else absolute_uri(image, os.getcwd())
+    found = _found(database, image, uri, job)
+    if as_json:
+        say_json(found)
+    else:
+        for one in found:
+            _say(one)
+    if save:
+        newest = found[0]
+        boxes = [
+            DrawnBox(*(b[name] for name in ("phrase", "x1", "y1", "x2", "y2", "score", "valid")))
+            for b in newest["boxes"]
+        ]
+        picture = picture_of(newest["uri"], load_settings(db=db))
+        note = "demo model" if newest["model"] == "demo" else ""
+        save_picture(picture, newest["caption"], boxes, save, note)
+        if not as_json:
+            say(f"saved {save}")
+    return 0
+
+
+def _found(database: Database, image: str, uri: str, job: str | None) -> list[dict[str, Any]]:
+    """The image's captions, each with its boxes; the same annotation once, however many jobs show it."""
+    captions = image_of(database, image, uri, job)
+    if captions is None:
+        failed = failures_of(database, image, uri)
+        if failed:
+            name, code, message = failed.rows[0]
+            raise UsageError(f"{printable(uri)} has failed in the job {name}: {code}: {message}")
+        raise UsageError(f"no image {printable(image)} in {database}" + (f" in the job {job}" if job else ""))
+    found: dict[int, dict[str, Any]] = {}
+    for row in captions.rows:
+        one = dict(zip(captions.columns, row, strict=True))
+        boxes = boxes_of(database, one["annotation_id"], one["job"])
+        one["boxes"] = [dict(zip(boxes.columns, box, strict=True)) for box in boxes.rows] if boxes else []
+        found.setdefault(one["annotation_id"], one)
+    return list(found.values())
+
+
+def _say(one: dict[str, Any]) -> None:
+    size, origin = f"{one['width']}×{one['height']}", f"job {one['job']}, {one['task']}, model {one['model']}"
+    say(f"{printable(one['uri'])}  {size}  {origin}")
+    say(f"  {printable(one['caption'])}")
+    for box in one["boxes"]:
+        score = "" if box["score"] is None else f"  score {box['score']:.2f}"
+        flag = "" if box["valid"] else "  (not a box: its corners are the wrong way round)"
+        corners = ", ".join(str(box[name]) for name in ("px1", "py1", "px2", "py2"))
+        say(f"    {printable(box['phrase']) or '(no phrase)'}: pixels ({corners}){score}{flag}")

@@ -1,0 +1,126 @@
+"""`try`: any prompts on a few pictures, in this process."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kosmograph.output import say, say_json
+from kosmograph.pictures import DrawnBox, picture_of, save_picture
+from kosmograph.requests import Prompts
+from schemas.errors import ImageFailure, UsageError
+from schemas.grounding import Grounding, parse
+from schemas.recipes import MAX_NEW_TOKENS
+from schemas.settings import Settings
+from schemas.uris import file_uri, printable
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said of one picture to one prompt."""
+
+    uri: str
+    task: str
+    prompt: str
+    raw_text: str
+    grounding: Grounding
+    scores: Sequence[Sequence[float | None]]
+
+
+def try_images(
+    images: Sequence[str],
+    prompts: Prompts,
+    settings: Settings,
+    *,
+    revision: str | None,
+    dtype: str | None,
+    save: Path | None,
+    raw: bool,
+    as_json: bool,
+) -> int:
+    """Print (or save) the answers; the exit code: 3 when a picture could not be read."""
+    if save and len(images) * len(prompts.all()) > 1 and not save.suffix:
+        raise UsageError("--save needs a file name with an extension, as in --save out.png")
+    answers, failures = [], 0
+    for number, answer in enumerate(_answers(images, prompts, settings, revision, dtype)):
+        if isinstance(answer, ImageFailure):
+            failures += 1
+            say(f"failed: {answer}")
+            continue
+        answers.append(answer)
+        if not as_json:
+            _say_answer(answer, raw)
+        if save:
+            path = save if number == 0 else save.with_stem(f"{save.stem}-{number + 1}")
+            save_picture(picture_of(answer.uri, settings), answer.grounding.caption, _drawn(answer), path)
+            if not as_json:
+                say(f"  saved {path}")
+    if as_json:
+        say_json([_as_json(answer) for answer in answers])
+    return 3 if failures else 0
+
+
+def _answers(
+    images: Sequence[str], prompts: Prompts, settings: Settings, revision: str | None, dtype: str | None
+) -> "Iterator[Answer | ImageFailure]":
+    from worker.fetch import Storage
+    from worker.generation import Request
+    from worker.images import Limits
+    from worker.loader import Loader
+    from worker.revision import resolve
+    from worker.scoring import score
+    from worker.service import load_engine
+
+    engine, _ = load_engine(resolve(settings.model, revision, dtype), settings)
+    with engine, Loader(Limits.from_settings(settings), 1, Storage.from_settings(settings)) as loader:
+        for name in images:
+            uri = name if name.startswith("s3://") else file_uri(Path(name).absolute())
+            try:
+                loaded = loader.load(uri, exact=True).result()
+                for task, prompt in prompts.all():
+                    request = Request(loaded.pixels, prompt, MAX_NEW_TOKENS[task])
+                    generation = engine.submit(request).result()
+                    grounding = parse(generation.raw_text)
+                    scores = score(grounding, generation, engine.first_patch_id).boxes
+                    yield Answer(uri, task, prompt, generation.raw_text, grounding, scores)
+            except ImageFailure as failure:
+                yield failure
+
+
+def _say_answer(answer: Answer, raw: bool) -> None:
+    say(f"{printable(answer.uri)}  [{printable(answer.prompt)}]")
+    if raw:
+        say(f"  {printable(answer.raw_text)}")
+        return
+    say(f"  {printable(answer.grounding.caption)}")
+    for box in _drawn(answer):
+        corners = ", ".join(f"{value:.3f}" for value in (box.x1, box.y1, box.x2, box.y2))
+        certainty = "" if box.score is None else f"  score {box.score:.2f}"
+        say(f"    {printable(box.phrase) or '(no phrase)'}: ({corners}){certainty}")
+
+
+def _drawn(answer: Answer) -> list[DrawnBox]:
+    return [
+        DrawnBox(entity.phrase, box.x1, box.y1, box.x2, box.y2, score, box.valid)
+        for entity, scores in zip(answer.grounding.entities, answer.scores, strict=True)
+        for box, score in zip(entity.boxes, scores, strict=True)
+    ]
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "uri": answer.uri,
+        "task": answer.task,
+        "prompt": answer.prompt,
+        "caption": answer.grounding.caption,
+        "raw_text": answer.raw_text,
+        "groundings": [
+            {
+                "phrase": box.phrase,
+                "box": [box.x1, box.y1, box.x2, box.y2],
+                "score": box.score,
+                "valid": box.valid,
+            }
+            for box in _drawn(answer)
+        ],
+    }

@@ -1,0 +1,97 @@
+"""Worker processes of this machine: started, watched, and replaced when they die."""
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kosmograph.children import Child, python
+from schemas.database import Database
+from schemas.errors import SetupError
+from schemas.ledger.dispatch import expire_worker
+from schemas.settings import Settings, environment
+
+MOST_EMPTY_DEATHS = 3
+TOLD = 1
+"""The exit code of a worker that knows why it ends, and has said so in its last line."""
+
+
+@dataclass
+class _Place:
+    """One device, and the worker that has it now."""
+
+    device: str
+    name: str
+    child: Child
+    empty_deaths: int = 0
+
+
+class WorkerPool:
+    """One worker for each device. `check` replaces what has died."""
+
+    def __init__(
+        self, settings: Settings, devices: Sequence[str], folder: Path, *, revision: str | None, dtype: str | None
+    ) -> None:
+        self._settings, self._folder = settings, folder
+        self._options = [*(["--revision", revision] if revision else []), *(["--dtype", dtype] if dtype else [])]
+        self._database = Database(settings.db)
+        self._places = [self._start(device) for device in devices]
+
+    def check(self) -> int:
+        """Replace dead workers; how many had died.
+
+        Raises SetupError when a worker says that it cannot work, or dies again and again without having had a chunk.
+        """
+        dead = [place for place in self._places if place.child.code is not None]
+        for place in dead:
+            code = place.child.code
+            words = place.child.last_words()
+            place.empty_deaths = 0 if expire_worker(self._database, place.name) else place.empty_deaths + 1
+            if code == TOLD or place.empty_deaths >= MOST_EMPTY_DEATHS:
+                raise SetupError(f"the worker gave up: {words.removeprefix('kosmograph: ')}")
+            fresh = self._start(place.device)
+            place.name, place.child = fresh.name, fresh.child
+        return len(dead)
+
+    def stop(self) -> None:
+        """End them all: each commits what is finished, and puts the rest back."""
+        for place in self._places:
+            place.child.terminate()
+        for place in self._places:
+            place.child.stop()
+        self._database.close()
+
+    def _start(self, device: str) -> _Place:
+        name = f"{os.uname().nodename}:{device}:{uuid.uuid4().hex[:6]}"
+        command = [*python("kosmograph"), "worker", "--name", name, "--device", device, *self._options]
+        log = self._folder / f"worker-{device.replace(':', '-')}-{uuid.uuid4().hex[:6]}.log"
+        return _Place(device, name, Child(command, log, os.environ | environment(self._settings)))
+
+
+def devices_for(settings: Settings, gpus: str | None = None, found: Callable[[], list[str]] | None = None) -> list[str]:
+    """The device of each worker process: every GPU that is here once, or as many CPU workers as wanted.
+
+    Finds GPUs by their device files, since asking torch takes seconds.
+    """
+    if gpus not in (None, "all"):
+        return [f"cuda:{number.strip()}" for number in str(gpus).split(",")]
+    if settings.device not in ("auto", "cuda"):
+        return [settings.device] * settings.workers
+    here = (found or gpus_here)()
+    if here:
+        return here
+    if settings.device == "cuda" or gpus == "all":
+        raise SetupError("no NVIDIA GPU is visible here; use --device cpu, or check nvidia-smi")
+    return ["cpu"] * settings.workers
+
+
+def gpus_here() -> list[str]:
+    """`cuda:0`, `cuda:1`… as CUDA_VISIBLE_DEVICES leaves them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        count = len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
+    else:
+        count = len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])
+    return [f"cuda:{number}" for number in range(count)]

@@ -1,0 +1,1 @@
+"""From sources to the queue: listing, registration, dispatch."""

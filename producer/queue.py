@@ -1,0 +1,50 @@
+"""The queue as the dispatcher sees it: how long it is, and a place to put messages."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from schemas.broker import CELERY_SETTINGS
+from schemas.ledger.dispatch import Departure
+from schemas.messages import TASK_NAME, ChunkMessage
+
+BrokerErrors = (OperationalError, RedisError, OSError)
+"""What a Redis that is away, full or restarting looks like from here."""
+
+
+class Queue:
+    """Celery's queues in one Redis."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.name = name
+        self._app = Celery("kosmograph", broker=url, set_as_current=False)
+        self._app.conf.update(CELERY_SETTINGS)
+        self._connection: Any = self._app.connection_for_write()
+
+    def length(self, queue: str) -> int:
+        """How many messages wait. Raises one of BrokerErrors."""
+        return int(self._channel().client.llen(queue))
+
+    def send(self, queue: str, departures: Sequence[Departure], failed: Callable[[Departure], object]) -> int:
+        """Publish one message a chunk; how many went out. At the first error the rest is handed to `failed`."""
+        for sent, departure in enumerate(departures):
+            message = ChunkMessage(chunk_id=departure.chunk_id, fence=departure.fence, uris=departure.uris)
+            try:
+                self._app.send_task(
+                    TASK_NAME, kwargs=message.model_dump(), queue=queue, connection=self._connection, ignore_result=True
+                )
+            except BrokerErrors:
+                for left in departures[sent:]:
+                    failed(left)
+                raise
+        return len(departures)
+
+    def close(self) -> None:
+        self._connection.release()
+        self._app.close()
+
+    def _channel(self) -> Any:
+        return self._connection.default_channel

@@ -1,0 +1,59 @@
+"""What producer and worker must agree on about Redis: Celery's settings, and what a broker is called."""
+
+from typing import Any
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from schemas.errors import UsageError
+
+EMBEDDED = "embedded:"
+"""How the names of brokers begin that live and die with one run of `annotate`."""
+
+CELERY_SETTINGS: dict[str, Any] = {
+    # the ledger is the truth: no results, and a message is acknowledged when its chunk is committed
+    "task_ignore_result": True,
+    "task_acks_late": True,
+    "task_acks_on_failure": True,
+    "task_acks_on_timeout": True,
+    "task_reject_on_worker_lost": False,
+    "task_publish_retry": False,
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "task_create_missing_queues": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_enable_remote_control": False,
+    "worker_send_task_events": False,
+    "worker_enable_prefetch_count_reduction": False,
+    "worker_hijack_root_logger": False,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "broker_connection_retry": True,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_pool_limit": 4,
+    "broker_transport_options": {
+        # the second net: leases in SQL are the first, and faster
+        "visibility_timeout": 1800,
+        "unacked_restore_interval": 30,
+        "unacked_restore_throttle": 1,
+        # without these a half-open connection is waited for without end
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        # priority lives in SQL: with steps, a queue is several lists and its length a guess
+        "priority_steps": [0],
+    },
+}
+
+
+def broker_name(url: str) -> str:
+    """The broker by host and database, without user and password: what the ledger keeps beside a queued chunk."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # the text may hold a password: it is not repeated
+        raise UsageError("the broker URL is not of the form redis://HOST:PORT/DATABASE") from None
+    if not parsed.drivername.startswith(("redis", "rediss")):
+        raise UsageError(f"the broker must be a Redis, as in redis://HOST:6379/0, not {parsed.drivername}")
+    return parsed.set(username=None, password=None, query={}).render_as_string()

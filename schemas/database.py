@@ -1,0 +1,126 @@
+"""The one way to the database: SQLite or PostgreSQL behind `read()` and `write()`."""
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from schemas.errors import SetupError, UsageError
+
+T = TypeVar("T")
+BUSY_TIMEOUT_MS = 30_000
+
+
+class Database:
+    """A database by URL. Opening connects to nothing; `schemas.migrations.upgrade` makes the tables."""
+
+    def __init__(self, url: str) -> None:
+        self.url = _parse(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(self.url) if self.is_sqlite else create_engine(self.url, pool_pre_ping=True)
+        self._writer = self._engine.execution_options(writes=True)
+
+    def __str__(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an SQLite database."""
+        return Path(self.url.database).absolute() if self.is_sqlite and self.url.database else None
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees one state of the database (on SQLite: without waiting for writers)."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction: it commits when the block ends, and rolls back when the block raises."""
+        with self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def patiently(work: Callable[[], T], *, limit_s: float, stop: Callable[[], bool] = lambda: False) -> T:
+    """What `work` returns; while the database is away or deadlocked it is called again, with growing pauses.
+
+    Raises the last error after `limit_s` seconds, or once `stop()` says so. `work` must be one whole transaction.
+    """
+    deadline, pause = time.monotonic() + limit_s, 0.1
+    while True:
+        try:
+            return work()
+        except DBAPIError as error:
+            if not is_passing(error) or stop() or time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def is_passing(error: DBAPIError) -> bool:
+    """Whether the same transaction may succeed later: a lost connection, a lock, a deadlock."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    message = str(error.orig).lower()
+    return (
+        error.connection_invalidated
+        or state.startswith(("08", "57P", "40"))
+        or "database is locked" in message
+        or "connection" in message
+    )
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # the text may hold a password: it is not repeated
+        raise UsageError("the database URL is not of the form sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        if importlib.util.find_spec("psycopg") is None:
+            raise SetupError("PostgreSQL needs psycopg: pip install 'kosmograph[postgres]'")
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise UsageError("an SQLite database must be a file that all processes share: sqlite:///FILE")
+        return parsed.set(drivername="sqlite")
+    raise UsageError(f"databases are sqlite:///FILE and postgresql://USER@HOST/NAME, not {backend}")
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    folder = Path(url.database or "").absolute().parent
+    if not folder.is_dir():
+        raise SetupError(f"the folder of the database does not exist: {folder}")
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = (
+        None  # the driver's own BEGIN is deferred, and fails at once when a reader turns writer
+    )
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

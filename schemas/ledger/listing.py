@@ -1,0 +1,166 @@
+"""From a listing to chunks. What is annotated already is settled on the way, in bulk, and never travels."""
+
+from array import array
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, insert, select, update
+
+from schemas.database import Database
+from schemas.items import Item, image_key, pack_items, unpack_items
+from schemas.ledger.bulk import batches
+from schemas.ledger.jobs import Job, lock_job
+from schemas.ledger.known import KnownImage, annotated_contents, known_images, settled_images
+from schemas.ledger.outcomes import Counts, Outcome, add_to_job, versions_of, write_outcomes
+from schemas.ledger.states import UNFINISHED
+from schemas.tables import chunks, jobs, unix_now
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What became of one batch of a listing."""
+
+    new: int
+    reused: int
+    known: int
+
+
+class WaitingUris:
+    """The URIs that wait in unfinished chunks of a job: eight bytes for each, as hashes in sorted arrays.
+
+    There are many small arrays, by a hash's first bits, because sorting makes Python objects of what it sorts.
+    """
+
+    def __init__(self, uris: Iterable[str]) -> None:
+        self._hashes: dict[int, array[int]] = defaultdict(lambda: array("Q"))
+        for uri in uris:
+            hashed = self._hash(uri)
+            self._hashes[hashed >> 52].append(hashed)
+        for first, some in self._hashes.items():
+            self._hashes[first] = array("Q", sorted(some))
+
+    def __contains__(self, uri: str) -> bool:
+        hashed = self._hash(uri)
+        some = self._hashes.get(hashed >> 52, ())
+        at = bisect_left(some, hashed)
+        return at < len(some) and some[at] == hashed
+
+    @staticmethod
+    def _hash(uri: str) -> int:
+        return int.from_bytes(image_key(uri, "")[:8], "little")
+
+
+NONE_WAITING = WaitingUris(())
+
+
+def waiting_uris(database: Database, job: Job) -> WaitingUris:
+    """What a second listing of a job must leave alone, because the first one has put it into chunks."""
+    waiting = select(chunks.c.item_list).where(chunks.c.job_id == job.id, UNFINISHED)
+    with database.read() as connection:
+        rows = connection.execution_options(yield_per=100).execute(waiting).scalars()
+        return WaitingUris(item.uri for packed in rows for item in unpack_items(packed))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Items by what is to be done with them."""
+
+    new: list[Item] = field(default_factory=list)
+    reused: dict[int, tuple[str, dict[int, int]]] = field(default_factory=dict)  # image → URI, recipe → annotation
+    repeated: int = 0
+    known: int = 0
+
+
+def register(
+    database: Database,
+    job: Job,
+    items: Sequence[Item],
+    *,
+    cursor: str | None,
+    chunk_size: int,
+    skipped: int = 0,
+    recheck: bool = False,
+    waiting: WaitingUris = NONE_WAITING,
+) -> Registered:
+    """Put a batch of a listing into chunks, and its cursor beside them, in one transaction.
+
+    An item whose version is annotated for every recipe gets its outcomes here; one that the job has settled before is
+    left alone when the job is listed again, and counts as reused when the same listing names it twice. With `recheck`,
+    an item without a version is always read again.
+    """
+    with database.write() as connection:
+        found = known_images(connection, items, recheck=recheck)
+        everyone = [image for some in found.values() for image in some]
+        annotated = annotated_contents(connection, job, {one.content_id for one in everyone if one.content_id})
+        lock_job(connection, job.id)
+        settled = settled_images(connection, job, {image.id for image in everyone})
+        standing_for = {names: _one_of(some, settled) for names, some in found.items()}
+        left = [item for item in items if item.uri not in waiting]
+        batch = _sort(left, standing_for, annotated, settled, again=job.listings > 0)
+        batch.known += len(items) - len(left)
+        _add_chunks(connection, job.id, batch.new, chunk_size)
+        add_to_job(connection, job.id, _settle(connection, job, batch))
+        advanced = update(jobs).where(jobs.c.id == job.id).values(cursor=cursor, skipped=jobs.c.skipped + skipped)
+        connection.execute(advanced)
+    return Registered(new=len(batch.new), reused=len(batch.reused) + batch.repeated, known=batch.known)
+
+
+def finish_listing(database: Database, job: Job) -> None:
+    """The listing has reached its end: the job finishes when its chunks do."""
+    listed = (
+        update(jobs).where(jobs.c.id == job.id).values(listed_at=unix_now(), listings=jobs.c.listings + 1, cursor=None)
+    )
+    with database.write() as connection:
+        connection.execute(listed)
+
+
+def _one_of(candidates: Sequence[KnownImage], settled: Set[int]) -> KnownImage:
+    """The image that stands for a URI without version: the one that the job shows, else the newest that could be read."""
+    return max(candidates, key=lambda image: (image.id in settled, image.content_id is not None, image.id))
+
+
+def _sort(
+    items: Sequence[Item],
+    standing_for: Mapping[tuple[str, str], KnownImage],
+    annotated: Mapping[int, dict[int, int]],
+    settled: Set[int],
+    *,
+    again: bool,
+) -> _Batch:
+    batch = _Batch()
+    for item in items:
+        image = standing_for.get((item.uri, item.version))
+        if image is None:
+            batch.new.append(item)
+        elif image.id in settled and again:
+            batch.known += 1
+        elif image.id in settled or image.id in batch.reused:
+            batch.repeated += 1
+        elif image.content_id in annotated:
+            batch.reused[image.id] = item.uri, annotated[image.content_id]
+        else:
+            batch.new.append(item)
+    return batch
+
+
+def _add_chunks(connection: Connection, job_id: int, items: Sequence[Item], chunk_size: int) -> None:
+    rows = [{"job_id": job_id, "item_list": pack_items(some), "size": len(some)} for some in batches(items, chunk_size)]
+    if rows:
+        connection.execute(insert(chunks), rows)
+
+
+def _settle(connection: Connection, job: Job, batch: _Batch) -> Counts:
+    """Outcomes for images whose annotations were there before the job asked; what the whole batch adds to the counters."""
+    rows = [
+        Outcome(image, recipe, annotation, reused=True)
+        for image, (_, by_recipe) in batch.reused.items()
+        for recipe, annotation in by_recipe.items()
+    ]
+    counts = write_outcomes(
+        connection, job.id, rows, versions_of(connection, [uri for uri, _ in batch.reused.values()])
+    )
+    counts["images"] += len(batch.new) + len(batch.reused) + batch.repeated
+    counts["reused"] += batch.repeated * job.recipes
+    return counts

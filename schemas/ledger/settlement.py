@@ -1,0 +1,108 @@
+"""Completing a chunk: the one primitive behind finishing, draining, retrying and splitting.
+
+It settles some items and puts the rest into child chunks, in one transaction, in the name of the chunk's fence. Either
+all of it is there afterwards or none, and each item is in exactly one place.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, insert, update
+
+from schemas.database import Database
+from schemas.items import image_key, pack_items
+from schemas.ledger.breaker import hold_back_faults
+from schemas.ledger.bulk import plain
+from schemas.ledger.jobs import lock_job, pause_within
+from schemas.ledger.outcomes import Counts, Outcome, add_to_job, versions_of, write_outcomes
+from schemas.ledger.records import Stored, store
+from schemas.ledger.states import RUNNING
+from schemas.ledger.work import Claim
+from schemas.results import Completion, Failure, Later, Result, Reuse, Settled
+from schemas.tables import chunks, unix_now
+
+
+def complete(database: Database, claim: Claim, completion: Completion, *, breaker_images: int) -> bool:
+    """running → done, with everything that follows from it. False, and nothing changed, if the chunk is not ours now."""
+    _check_conserved(claim, completion)
+    done = (
+        update(chunks)
+        .where(chunks.c.id == claim.chunk_id, chunks.c.fence == claim.fence, RUNNING)
+        .values(state="done", item_list="[]", worker=None, lease_until=None)
+    )
+    with database.write() as connection:
+        if connection.execute(done).rowcount != 1:
+            return False
+        stored = store(connection, completion.settled)
+        # From here on the completions of a job go one by one: which outcome came first, the counters and the breaker
+        # need it. What takes longest, the rows above, all write at once.
+        job = lock_job(connection, claim.job_id)
+        completion = hold_back_faults(connection, claim, job, completion, breaker_images)
+        add_to_job(connection, claim.job_id, _settle(connection, claim, completion.settled, stored))
+        _add_children(connection, claim, completion.later)
+        if job.strict:
+            _stop_at_failure(connection, claim, completion.settled)
+    return True
+
+
+def _check_conserved(claim: Claim, completion: Completion) -> None:
+    accounted = Counter(one.item for one in completion.settled)
+    for later in completion.later:
+        accounted.update(later.items)
+    assert accounted == Counter(claim.items), f"chunk {claim.chunk_id}: its items are not each accounted for once"
+    wanted = claim.recipes.keys()
+    assert all(one.results.keys() == wanted for one in completion.settled), (
+        f"chunk {claim.chunk_id}: a result is missing"
+    )
+
+
+def _settle(connection: Connection, claim: Claim, settled: Sequence[Settled], stored: Stored) -> Counts:
+    versions = versions_of(connection, [one.item.uri for one in settled])
+    image_ids = {version.key: version.id for version in versions}
+    made = set(stored.made)
+    new: list[Outcome] = []
+    for one in settled:
+        image_id = image_ids[image_key(one.item.uri, one.version)]
+        for recipe_id, result in one.results.items():
+            new.append(_outcome(image_id, recipe_id, one, result, stored, made, claim.tries + 1))
+    return write_outcomes(connection, claim.job_id, new, versions)
+
+
+def _outcome(
+    image_id: int, recipe_id: int, one: Settled, result: Result, stored: Stored, made: set[int], tries: int
+) -> Outcome:
+    if isinstance(result, Failure):
+        return Outcome(image_id, recipe_id, code=result.code, message=plain(result.message), tries=tries)
+    if isinstance(result, Reuse):
+        return Outcome(image_id, recipe_id, result.annotation_id, reused=True, tries=tries)
+    assert one.content is not None, "an annotation needs a content"
+    annotation_id = stored.annotation_ids[one.content.sha256, recipe_id]
+    reused = annotation_id not in made
+    made.discard(annotation_id)  # the second image with these bytes reuses what the first one brought
+    return Outcome(image_id, recipe_id, annotation_id, reused, tries=tries)
+
+
+def _add_children(connection: Connection, claim: Claim, later: Sequence[Later]) -> None:
+    rows = [
+        {
+            "job_id": claim.job_id,
+            "recipe_ids": claim.recipe_ids,
+            "item_list": pack_items(rest.items),
+            "size": len(rest.items),
+            "crashes": claim.crashes,
+            "tries": rest.tries,
+            "wait_s": rest.wait_s,
+        }
+        for rest in later
+        if rest.items
+    ]
+    if rows:
+        connection.execute(insert(chunks).values(retry_at=unix_now() + bindparam("wait_s")), rows)
+
+
+def _stop_at_failure(connection: Connection, claim: Claim, settled: Sequence[Settled]) -> None:
+    """`--strict`: the first image that fails for good pauses the job."""
+    failures = ((one.item, result) for one in settled for result in one.results.values() if isinstance(result, Failure))
+    for item, failure in failures:
+        pause_within(connection, claim.job_id, f"--strict, and {item.uri} failed: {failure.code}: {failure.message}")
+        return

@@ -1,0 +1,118 @@
+"""A worker's part of a chunk's life: claim, renew, release."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from schemas.database import Database
+from schemas.items import Item, unpack_items
+from schemas.ledger.bulk import rows_where
+from schemas.ledger.jobs import recipes_of
+from schemas.ledger.states import BACK_TO_PENDING, QUEUED, RUNNING
+from schemas.recipes import Recipe
+from schemas.tables import annotations, chunks, contents, jobs, unix_now
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A chunk that is ours to work on until its lease ends, under its fence."""
+
+    chunk_id: int
+    fence: int
+    job_id: int
+    items: list[Item]
+    recipes: Mapping[int, Recipe]
+    recipe_ids: str | None
+    tries: int
+    crashes: int
+
+
+def claim_chunk(database: Database, chunk_id: int, fence: int, *, worker: str, lease_s: float) -> Claim | None:
+    """queued → running. None for a late or doubled message, or when the job does not run now."""
+    running_job = select(jobs.c.id).where(jobs.c.id == chunks.c.job_id, jobs.c.state == "running").exists()
+    mine = (chunks.c.id == chunk_id, chunks.c.fence == fence, QUEUED)
+    claimed = (
+        update(chunks)
+        .where(*mine, running_job)
+        .values(state="running", worker=worker, lease_until=unix_now() + lease_s)
+        .returning(chunks)
+    )
+    with database.write() as connection:
+        row = connection.execute(claimed).first()
+        if row is None:
+            # a paused job's chunk must not stay queued: its message is gone after this
+            connection.execute(update(chunks).where(*mine).values(BACK_TO_PENDING))
+            return None
+        return claim_of(connection, row)
+
+
+def renew_leases(database: Database, worker: str, chunk_ids: Collection[int], lease_s: float) -> dict[int, str]:
+    """Extend the leases of a worker's running chunks: the state of the job of each that is still ours."""
+    if not chunk_ids:
+        return {}
+    renewed = (
+        update(chunks)
+        .where(chunks.c.id.in_(chunk_ids), chunks.c.worker == worker, RUNNING)
+        .values(lease_until=unix_now() + lease_s)
+        .returning(chunks.c.id, chunks.c.job_id)
+    )
+    with database.write() as connection:
+        ours = connection.execute(renewed).all()
+        wanted = {row.job_id for row in ours}
+        states = dict(connection.execute(select(jobs.c.id, jobs.c.state).where(jobs.c.id.in_(wanted))).all())
+    return {row.id: states[row.job_id] for row in ours}
+
+
+def release_chunk(database: Database, claim: Claim) -> bool:
+    """running → pending, with nothing done and nobody blamed."""
+    released = (
+        update(chunks)
+        .where(chunks.c.id == claim.chunk_id, chunks.c.fence == claim.fence, RUNNING)
+        .values(BACK_TO_PENDING)
+    )
+    with database.write() as connection:
+        return connection.execute(released).rowcount == 1
+
+
+def abandon_chunk(database: Database, claim: Claim) -> bool:
+    """End our lease on a chunk that failed in a way nobody foresaw: `reclaim_expired` counts it as a crash."""
+    abandoned = (
+        update(chunks)
+        .where(chunks.c.id == claim.chunk_id, chunks.c.fence == claim.fence, chunks.c.state == "running")
+        .values(lease_until=unix_now() - 1, worker=None)
+    )
+    with database.write() as connection:
+        return connection.execute(abandoned).rowcount == 1
+
+
+def find_annotations(
+    database: Database, sha256s: Collection[str], recipe_ids: Collection[int]
+) -> dict[tuple[str, int], int]:
+    """The annotations that these contents have under these recipes: (sha256, recipe id) → annotation id."""
+    found = (
+        select(contents.c.sha256, annotations.c.recipe_id, annotations.c.id)
+        .join(annotations, annotations.c.content_id == contents.c.id)
+        .where(annotations.c.recipe_id.in_(recipe_ids), annotations.c.input == "")
+    )
+    with database.read() as connection:
+        rows = rows_where(connection, found, contents.c.sha256, dict.fromkeys(sha256s))
+        return {(sha256, recipe): id_ for sha256, recipe, id_ in rows}
+
+
+def claim_of(connection: Connection, row: Row[Any]) -> Claim:
+    """The claim on a chunk that is running, from its row."""
+    recipes = recipes_of(connection, row.job_id)
+    wanted = set(json.loads(row.recipe_ids)) if row.recipe_ids else set(recipes)
+    return Claim(
+        chunk_id=row.id,
+        fence=row.fence,
+        job_id=row.job_id,
+        items=unpack_items(row.item_list),
+        recipes={id_: recipe for id_, recipe in recipes.items() if id_ in wanted},
+        recipe_ids=row.recipe_ids,
+        tries=row.tries,
+        crashes=row.crashes,
+    )

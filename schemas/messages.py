@@ -1,0 +1,17 @@
+"""The message: what travels through Redis. A worker trusts the row that it claims, not the message."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TASK_NAME = "kosmograph.annotate_chunk"
+
+
+class ChunkMessage(BaseModel):
+    """One chunk, ready to be claimed under its fence. The URIs are what the worker may begin to fetch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    chunk_id: Annotated[int, Field(gt=0)]
+    fence: Annotated[int, Field(gt=0)]
+    uris: Annotated[list[str], Field(max_length=10_000)]

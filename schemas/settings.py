@@ -1,0 +1,77 @@
+"""The settings: flags, then `KOSMOGRAPH_*` variables, then the defaults below. The environment is read here alone."""
+
+import os
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.errors import UsageError
+
+PREFIX = "KOSMOGRAPH_"
+DEFAULT_DB = "sqlite:///kosmograph.db"
+DEFAULT_MODEL = "microsoft/kosmos-2-patch14-224"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside. Each field is a variable: `db` is `KOSMOGRAPH_DB`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    # where things are
+    db: str = Field(DEFAULT_DB, repr=False, description="database URL")
+    broker: str = Field("", repr=False, description="Redis URL; empty starts one of our own")
+    s3_endpoint_url: str = Field("", description="an S3 server other than Amazon's")
+    s3_anonymous: bool = Field(False, description="unsigned requests, for public buckets")
+
+    # what does the work
+    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, `demo` or `null`")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    workers: int = Field(1, ge=0, description="worker processes that `annotate` starts; 0 where some run already")
+    batch_size: int = Field(16, ge=1, description="images that the model computes at once")
+    loader_processes: int = Field(0, ge=0, description="0: from the number of cores")
+    torch_threads: int = Field(0, ge=0, description="0: from the number of cores")
+
+    # how much one image may cost
+    max_bytes: int = Field(256 * 2**20, gt=0)
+    max_pixels: int = Field(178_956_970, gt=0, description="Pillow's own error limit")
+    max_memory_bytes: int = Field(1536 * 2**20, gt=0, description="of one loader process, over its baseline")
+    decode_timeout_s: float = Field(20.0, gt=0)
+    fetch_timeout_s: float = Field(60.0, gt=0)
+
+    # ledger and queue
+    chunk_size: int = Field(64, ge=1, le=10_000)
+    lease_s: float = Field(40.0, gt=0)
+    requeue_grace_s: float = Field(20.0, ge=0)
+    queue_low: int = Field(64, ge=1, description="the dispatcher refills below this many messages")
+    queue_high: int = Field(256, ge=1, description="up to this many")
+    dispatch_interval_s: float = Field(0.5, gt=0)
+    max_tries: int = Field(5, ge=1)
+    retry_base_s: float = Field(5.0, ge=0, description="doubles with each try, with jitter")
+    breaker_images: int = Field(100, ge=1, description="source faults in a row that pause a job")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+
+def load_settings(**flags: object) -> Settings:
+    """The settings with `flags` on top (None is a flag that was not given).
+
+    Raises UsageError for an unknown `KOSMOGRAPH_` variable and for a value that does not fit.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise UsageError(f"unknown setting {unknown[0]} in the environment; known are {', '.join(sorted(known))}")
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise UsageError(f"{name}: {first['msg']}") from None
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables for a child process: all that differ from the defaults."""
+    values = settings.model_dump(exclude_defaults=True)
+    return {PREFIX + name.upper(): str(value) for name, value in values.items()}

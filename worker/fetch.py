@@ -1,0 +1,124 @@
+"""The bytes of a URI, with the version that was read. Runs inside the loader's processes.
+
+file:///…         percent-encoded bytes, so that every file name has a URI
+s3://bucket/key   the key as it is, never decoded
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Self
+from urllib.parse import unquote_to_bytes
+
+from schemas.errors import Code, PermanentFailure, TransientFailure
+from worker.images import Limits
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
+    from worker.s3 import ObjectReader
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where S3 is, and whether requests go unsigned."""
+
+    s3_endpoint_url: str = ""
+    s3_anonymous: bool = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(settings.s3_endpoint_url, settings.s3_anonymous)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    data: bytes
+    version: str  # the ETag without quotes, or mtime_ns:size
+
+
+class Fetcher:
+    """Reads one URI after the other; keeps its connection to S3."""
+
+    def __init__(self, limits: Limits, storage: Storage) -> None:
+        self._limits = limits
+        self._storage = storage
+        self._objects: ObjectReader | None = None
+
+    def fetch(self, uri: str) -> Fetched:
+        """The bytes and their version. Raises PermanentFailure or TransientFailure, with the version if known."""
+        scheme, separator, rest = uri.partition("://")
+        if separator and scheme == "file":
+            return read_file(rest, self._limits)
+        if separator and scheme == "s3":
+            bucket, _, key = rest.partition("/")
+            return self._object_reader().read(bucket, key)
+        raise PermanentFailure(Code.ACCESS_DENIED, "only file:// and s3:// are read")
+
+    def _object_reader(self) -> ObjectReader:
+        if self._objects is None:
+            # boto3 costs a quarter of a second and 35 MB, which a folder of files has no use for
+            from worker.s3 import ObjectReader
+
+            self._objects = ObjectReader(self._limits, self._storage)
+        return self._objects
+
+
+def read_file(location: str, limits: Limits) -> Fetched:
+    """The bytes of a regular file, unchanged while they were read. Never blocks on a pipe, a socket or a device."""
+    host, slash, rest = location.partition("/")
+    path = slash.encode() + unquote_to_bytes(rest.encode(errors="surrogatepass"))
+    if host not in ("", "localhost") or not slash or b"\0" in path:
+        raise PermanentFailure(Code.NOT_FOUND, "this URI names no file of this machine: file:///PATH is needed")
+    with disk_failures():
+        check_regular(os.stat(path))  # before it is opened, as opening alone has effects on some devices
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:
+            return _read_unchanged(file, limits)
+
+
+def _read_unchanged(file: BinaryIO, limits: Limits) -> Fetched:
+    before = os.fstat(file.fileno())
+    check_regular(before)  # again: it may have been swapped since
+    version = f"{before.st_mtime_ns}:{before.st_size}"
+    check_bytes(before.st_size, limits, version)
+    data = file.read(before.st_size + 1)
+    after = os.fstat(file.fileno())
+    if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size) or len(data) != before.st_size:
+        raise TransientFailure(Code.STORAGE_UNAVAILABLE, "the file changed while it was read")
+    return Fetched(data, version)
+
+
+def check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+        raise PermanentFailure(Code.NOT_AN_IMAGE, f"not a regular file but {kind}")
+
+
+def check_bytes(size: int, limits: Limits, version: str = "") -> None:
+    if size > limits.max_bytes:
+        text = f"{size} bytes or more, over the limit of {limits.max_bytes} (KOSMOGRAPH_MAX_BYTES)"
+        raise PermanentFailure(Code.TOO_LARGE, text, version)
+
+
+def late(timeout_s: float) -> TransientFailure:
+    return TransientFailure(Code.TIMEOUT, f"not fetched within {timeout_s:g} s (KOSMOGRAPH_FETCH_TIMEOUT_S)")
+
+
+@contextmanager
+def disk_failures() -> Iterator[None]:
+    """Turns an OSError into the failure that it means."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            raise PermanentFailure(Code.NOT_FOUND, f"no such file: {reason}") from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            text = "this user may not read the file: see its permissions and those of its folders"
+            raise PermanentFailure(Code.ACCESS_DENIED, text) from None
+        raise TransientFailure(Code.STORAGE_UNAVAILABLE, f"the file cannot be read now: {reason}") from None

@@ -1,0 +1,245 @@
+"""Images from URIs, fetched and decoded by a pool of processes: `Loader.load(uri) -> Future[LoadedImage]`.
+
+Each process has a socket and a thread here that feeds it, all from one queue. So a process that dies takes exactly its
+image with it: that image is tried once more in a fresh process, and one that waited behind it is sent again without
+blame. A process that is past its time is killed by its thread, and replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from itertools import islice
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, TransientFailure
+from worker.fetch import Storage
+from worker.images import SIDE, Limits, LoadedImage
+from worker.loader_link import Closing, Frame, LoaderProcess, ProcessDied, unpacked
+from worker.loader_process import FACTS, NOTE_BYTES, REPLY_BYTES
+
+START_TRIES = 3
+BATCH_S, BATCH_IMAGES = 0.03, 16
+"""What is sent and received at once: as many images as take so long. Waking a thread costs more than an image does."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How the pool is at this moment."""
+
+    processes: int  # alive
+    replaced: int  # that died or were killed, since the start
+    queued: int  # images that no process has been given
+
+
+@dataclass
+class Load:
+    """One call of `Loader.load`."""
+
+    uri: str
+    exact: bool
+    future: Future[LoadedImage]
+    crashes: int = 0
+
+
+class Loader:
+    """A pool of processes that turn URIs into pixels."""
+
+    def __init__(self, limits: Limits, processes: int, storage: Storage) -> None:
+        self._queue: SimpleQueue[Load | None] = SimpleQueue()
+        self._closing = threading.Event()
+        self._lanes = [Lane(limits, storage, self._queue, self._closing, processes) for _ in range(processes)]
+        for lane in self._lanes:
+            lane.start()
+
+    def load(self, uri: str, *, exact: bool = False) -> Future[LoadedImage]:
+        """The image, soon.
+
+        The future fails with PermanentFailure or TransientFailure, with SetupError where no process can be started,
+        and with CancelledError when the loader is closed before.
+        """
+        if self._closing.is_set():
+            raise RuntimeError("the loader is closed")
+        load = Load(uri, exact, Future())
+        self._queue.put(load)
+        return load.future
+
+    def figures(self) -> Figures:
+        return Figures(
+            processes=sum(lane.process is not None for lane in self._lanes),
+            replaced=sum(lane.replaced for lane in self._lanes),
+            queued=self._queue.qsize(),
+        )
+
+    def close(self) -> None:
+        """Ends the processes now. Loads that have not ended are cancelled."""
+        self._closing.set()
+        for _ in self._lanes:
+            self._queue.put(None)  # wakes those that wait for a load
+        for lane in self._lanes:
+            lane.join()
+        with contextlib.suppress(Empty):
+            while True:
+                load = self._queue.get_nowait()
+                if load is not None:
+                    load.future.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class Lane(threading.Thread):
+    """One process at a time, and the loads that it has been given."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        storage: Storage,
+        queue: SimpleQueue[Load | None],
+        closing: threading.Event,
+        lanes: int,
+    ) -> None:
+        super().__init__(name="loader", daemon=True)
+        self.process: LoaderProcess | None = None
+        self.replaced = 0
+        self._limits = limits
+        self._storage = storage
+        self._queue = queue
+        self._closing = closing
+        self._lanes = lanes
+        self._batch = 1
+        self._sent: deque[Load] = deque()
+        self._again: deque[Load] = deque()  # given to a process that died
+
+    def run(self) -> None:
+        try:
+            while not self._closing.is_set():
+                self._settle_some()
+        except Closing:
+            pass
+        finally:
+            self._end_process()
+            for load in (*self._sent, *self._again):
+                load.future.set_exception(CancelledError())
+
+    def _settle_some(self) -> None:
+        """Brings the oldest loads to their end, or one a crash nearer to it."""
+        try:
+            process = self.process or self._start()
+            self._fill(process)
+            began = time.monotonic()
+            frames = process.receive(min(self._batch, len(self._sent)))
+        except SetupError as error:
+            self._take().future.set_exception(error)
+        except ProcessDied as death:
+            self._bury(death)
+        else:
+            for frame in frames:
+                settle(self._sent.popleft(), frame)
+            image_s = (time.monotonic() - began) / len(frames)
+            self._batch = max(1, min(BATCH_IMAGES, int(BATCH_S / image_s)))
+
+    def _start(self) -> LoaderProcess:
+        """A process that is ready. Raises SetupError when none comes up: that is no image's fault."""
+        for _ in range(START_TRIES):
+            with contextlib.suppress(ProcessDied, OSError):
+                self.process = LoaderProcess(self._limits, self._storage, self._closing)
+                return self.process
+        raise SetupError(f"no loader process comes up: see the log above, and try `{sys.executable} -m PIL`")
+
+    def _fill(self, process: LoaderProcess) -> None:
+        """Sends loads until the process has a batch in work and one behind it. Waits only where it has none."""
+        sent = len(self._sent)
+        if not sent:
+            self._sent.append(self._take())
+        while len(self._sent) < 2 * self._batch and (load := self._take_another()) is not None:
+            self._sent.append(load)
+        process.send([(load.uri, load.exact) for load in islice(self._sent, sent, None)])
+
+    def _take(self) -> Load:
+        """The next load that nobody has cancelled. Raises Closing."""
+        if self._again:
+            return self._again.popleft()
+        while True:
+            load = self._queue.get()
+            if load is None:
+                raise Closing
+            if load.future.set_running_or_notify_cancel():
+                return load
+
+    def _take_another(self) -> Load | None:
+        """A load to wait behind one that the process has."""
+        if self._again:
+            return self._again.popleft()
+        if self._queue.qsize() < self._lanes:
+            return None  # it is better off with a process that will be idle, as this one's image may be a slow one
+        with contextlib.suppress(Empty):
+            load = self._queue.get_nowait()
+            if load is None:
+                raise Closing
+            if load.future.set_running_or_notify_cancel():
+                return load
+        return None
+
+    def _bury(self, death: ProcessDied) -> None:
+        """Fails the load that the process had, or keeps it for the next one; those behind it go there anyway."""
+        self._end_process()
+        self.replaced += 1
+        victim = self._sent.popleft()
+        self._again.extendleft(reversed(self._sent))
+        self._sent.clear()
+        if death.failure is not None:
+            victim.future.set_exception(death.failure)
+        elif victim.crashes:
+            text = f"the process that decoded it died, twice: {death.reason}"
+            victim.future.set_exception(PermanentFailure(Code.DECODER_CRASHED, text, death.version))
+        else:
+            victim.crashes += 1
+            self._again.appendleft(victim)
+
+    def _end_process(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process = None
+
+
+def settle(load: Load, frame: Frame) -> None:
+    """Gives the future what the frame says."""
+    width, height, size, kind, digest, version = FACTS.unpack_from(frame.data, NOTE_BYTES)
+    if width == 0:
+        load.future.set_exception(failure_in(frame))
+        return
+    image = LoadedImage(
+        pixels=frame[NOTE_BYTES + REPLY_BYTES :].reshape(SIDE, SIDE, 3),
+        width=width,
+        height=height,
+        format=text_in(kind),
+        size=size,
+        sha256=digest.hex(),
+        version=text_in(version),
+    )
+    load.future.set_result(image)
+
+
+def text_in(field: bytes) -> str:
+    return field.rstrip(b"\0").decode("ascii", "replace")
+
+
+def failure_in(frame: Frame) -> ImageFailure:
+    """The failure that a frame without an image tells of."""
+    reply = unpacked(frame.data[NOTE_BYTES + FACTS.size : NOTE_BYTES + REPLY_BYTES])
+    try:
+        kind = PermanentFailure if reply["permanent"] else TransientFailure
+        return kind(Code(reply["code"]), reply["message"], reply["version"])
+    except (KeyError, ValueError):  # a decoder that was taken over may say anything
+        return PermanentFailure(Code.DECODER_CRASHED, "the process that decoded it gave no sensible answer")

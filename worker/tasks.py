@@ -1,0 +1,116 @@
+"""The Celery task: claim a chunk, annotate it, complete it. Everything else stands in the modules it calls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
+from typing import Any, TypeVar
+
+import structlog
+from celery import Celery
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+
+from schemas.broker import CELERY_SETTINGS
+from schemas.database import Database, patiently
+from schemas.ledger.dispatch import Departure, put_back
+from schemas.ledger.settlement import complete
+from schemas.ledger.work import Claim, abandon_chunk, claim_chunk, release_chunk
+from schemas.messages import TASK_NAME, ChunkMessage
+from schemas.results import Completion
+from schemas.settings import Settings
+from worker.annotator import Annotator
+from worker.generation import EngineBroken
+from worker.leases import Held, Leases
+from worker.probe import BrokerProbe
+
+T = TypeVar("T")
+log = structlog.get_logger()
+DATABASE_PATIENCE_S = 600.0
+"""How long a finished chunk waits for a database that is away, before it is left to its lease."""
+
+
+@dataclass
+class ChunkTask:
+    """What a message sets in motion, with all that it needs."""
+
+    name: str
+    database: Database
+    annotator: Annotator
+    leases: Leases
+    settings: Settings
+    broken: Callable[[BaseException], None]
+    stopping: Event = field(default_factory=Event)
+
+    def __call__(self, **message: Any) -> None:
+        """Never raises: a message is acknowledged whatever comes of it, since the ledger knows what is left to do."""
+        try:
+            chunk = ChunkMessage.model_validate(message)
+        except ValidationError as error:
+            log.error("message refused", why=error.errors(include_input=False, include_url=False)[0]["msg"])
+            return
+        try:
+            self._take(chunk)
+        except DBAPIError as error:
+            log.critical("the database gave out; its chunk is left to its lease", chunk=chunk.chunk_id)
+            self.broken(error)
+
+    def _take(self, chunk: ChunkMessage) -> None:
+        if self.stopping.is_set():
+            put_back(self.database, Departure(chunk.chunk_id, chunk.fence, chunk.uris))
+            return
+        claim_it = partial(claim_chunk, worker=self.name, lease_s=self.settings.lease_s)
+        claim = self._patiently(partial(claim_it, self.database, chunk.chunk_id, chunk.fence))
+        if claim is not None:
+            with self.leases.hold(claim) as held:
+                self._work(held)
+
+    def _work(self, held: Held) -> None:
+        claim = held.claim
+        try:
+            completion = self.annotator.annotate(claim, lambda: held.stop.is_set() or self.stopping.is_set())
+            if held.lost:
+                log.warning("chunk lost to another worker", chunk=claim.chunk_id)
+            elif _nothing_done(completion):
+                self._patiently(partial(release_chunk, self.database, claim))
+            else:
+                self._complete(claim, completion)
+        except EngineBroken as error:  # the model's fault and not the chunk's: nobody is blamed
+            release_chunk(self.database, claim)
+            self.broken(error)
+        except DBAPIError:
+            raise
+        except Exception:  # should it be the chunk's doing, the ledger takes it apart: it counts as a crash
+            log.exception("chunk failed", chunk=claim.chunk_id)
+            abandon_chunk(self.database, claim)
+
+    def _complete(self, claim: Claim, completion: Completion) -> None:
+        work = partial(complete, self.database, claim, completion, breaker_images=self.settings.breaker_images)
+        if self._patiently(work):
+            log.debug("chunk done", chunk=claim.chunk_id, settled=len(completion.settled))
+        else:
+            log.warning("chunk was taken back before it was done", chunk=claim.chunk_id)
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        return patiently(work, limit_s=DATABASE_PATIENCE_S, stop=self.stopping.is_set)
+
+
+def _nothing_done(completion: Completion) -> bool:
+    """A stop came before anything was finished: the chunk can go back as it is."""
+    return not completion.settled and all(later.code is None for later in completion.later)
+
+
+def make_app(broker: str, task: ChunkTask) -> Celery:
+    """Celery with the one task and the probe."""
+    app = Celery("kosmograph", broker=broker, set_as_current=False)
+    app.conf.update(CELERY_SETTINGS)
+    app.task(name=TASK_NAME, ignore_result=True)(_as_function(task))
+    app.steps["consumer"].add(BrokerProbe)
+    return app
+
+
+def _as_function(task: ChunkTask) -> Callable[..., None]:
+    def annotate_chunk(**message: Any) -> None:
+        task(**message)
+
+    return annotate_chunk
