@@ -1,4 +1,4 @@
-"""Child processes of the front door: each under a keeper, each with a log of its own."""
+"""Child processes of the front door: each under a keeper, so that they end with us."""
 
 import subprocess
 import sys
@@ -6,22 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 STOP_S = 20.0
+TOLD = "kosmograph: "
+"""How the line begins in which a command of ours says why it ends."""
 
 
 class Child:
-    """A command that ends with us, however we end. Its output goes to a log file."""
+    """A command that ends with us, however we end. Its output goes to a log file, or to our own standard error."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
-        self.log = log
-        with log.open("ab") as output:
-            self._keeper = subprocess.Popen(
-                [*python("kosmograph.keeper"), *command],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is ours to pass on, once
-            )
+    def __init__(self, command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None) -> None:
+        self._log = log
+        output = log.open("ab") if log else None
+        self._keeper = subprocess.Popen(
+            [*python("kosmograph.keeper"), *command],
+            stdin=subprocess.PIPE,
+            stdout=output or sys.stderr,
+            stderr=output or sys.stderr,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is ours to pass on, once
+        )
+        if output:
+            output.close()
 
     @property
     def code(self) -> int | None:
@@ -34,17 +38,22 @@ class Child:
     def stop(self) -> int:
         """Ask it to end, wait for it, and insist after a while; the exit code."""
         self.terminate()
+        assert self._keeper.stdin
         try:
             return self._keeper.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            if self._keeper.stdin:
-                self._keeper.stdin.close()  # the keeper kills, and then goes itself
+            self._keeper.stdin.close()  # the keeper kills, and then goes itself
             return self._keeper.wait()
+        finally:
+            self._keeper.stdin.close()
 
     def last_words(self) -> str:
-        """The last line of its log that says something."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        """Why it ended, in its own words where it has said so, else the last line of its log."""
+        lines = self._log.read_text(errors="replace").strip().splitlines() if self._log else []
+        told = [line.removeprefix(TOLD) for line in lines if line.startswith(TOLD)]
+        if told or lines:
+            return (told or lines)[-1]
+        return f"it ended with code {self.code}" + (" and said nothing" if self._log else ", see its lines above")
 
 
 def python(module: str) -> list[str]:

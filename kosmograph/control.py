@@ -1,46 +1,53 @@
 """Seeing and changing the state of jobs."""
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
-
+from catalog.queries import failures_in, progress_of, require_job
+from catalog.reader import Reader, open_reader
 from kosmograph.output import say, say_json, say_table
-from schemas.database import Database
+from schemas.environment import database_url
 from schemas.errors import Code, SetupError, UsageError
-from schemas.ledger import jobs
-from schemas.ledger.retries import retry_failed
-from schemas.migrations import require_current
-from schemas.settings import load_settings
+
+if TYPE_CHECKING:
+    from schemas.database import Database
+    from schemas.ledger.jobs import Job
 
 WATCH_S = 2.0
 COLUMNS = ("job", "state", "images", "recipes", "annotated", "reused", "failed", "pending", "images_per_s")
 
 
 def show_status(job: str | None, *, watch: bool, as_json: bool, db: str | None) -> int:
-    """Print the progress of all jobs, or of one; the exit code."""
-    database = open_database(db)
-    while True:
-        rows = _progress(database, job)
-        if as_json:
-            say_json(rows)
-        elif rows:
-            say_table(COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
-            for row in rows:
-                if row["reason"]:
-                    say(f"{row['job']} is {row['state']}: {row['reason']}")
-        else:
-            say("no jobs yet; kosmograph annotate FOLDER makes one")
-        if not watch:
-            return 0
-        time.sleep(WATCH_S)
+    """Print the progress of all jobs, or of one, and again while one of them runs if wanted; the exit code."""
+    with open_database(db) as reader:
+        while True:
+            if job is not None:
+                require_job(reader, job)
+            rows = progress_of(reader, job).records
+            if as_json:
+                say_json(rows)
+            else:
+                _say_progress(rows)
+            if not watch or all(row["state"] != "running" for row in rows):
+                return 0
+            time.sleep(WATCH_S)
+
+
+def _say_progress(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        say("no jobs yet; kosmograph annotate FOLDER makes one")
+        return
+    say_table(COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+    for row in rows:
+        if row["reason"]:
+            say(f"{row['job']} is {row['state']}: {row['reason']}")
 
 
 def pause(name: str, db: str | None) -> int:
     """running → paused."""
-    database = open_database(db)
-    job = jobs.find_job(database, name)
+    from schemas.ledger import jobs
+
+    database, job = _job_to_change(name, db)
     if not jobs.pause_job(database, job.id, "by hand"):
         raise SetupError(f"the job {name!r} is {job.state}; only a running one can be paused")
     say(f"{name}: paused; kosmograph resume {name} goes on")
@@ -49,8 +56,9 @@ def pause(name: str, db: str | None) -> int:
 
 def resume(name: str, db: str | None) -> int:
     """paused → running."""
-    database = open_database(db)
-    job = jobs.find_job(database, name)
+    from schemas.ledger import jobs
+
+    database, job = _job_to_change(name, db)
     if not jobs.resume_job(database, job.id):
         raise SetupError(f"the job {name!r} is {job.state}; only a paused one can be resumed")
     say(f"{name}: running; a dispatcher feeds it, or the `annotate` command that began it")
@@ -59,8 +67,9 @@ def resume(name: str, db: str | None) -> int:
 
 def cancel(name: str, db: str | None) -> int:
     """running | paused → cancelled."""
-    database = open_database(db)
-    job = jobs.find_job(database, name)
+    from schemas.ledger import jobs
+
+    database, job = _job_to_change(name, db)
     if not jobs.cancel_job(database, job.id):
         raise SetupError(f"the job {name!r} is {job.state}; only a running or paused one can be cancelled")
     say(f"{name}: cancelled; {job.settled} outcomes stay, {job.pending} are left undone")
@@ -69,12 +78,13 @@ def cancel(name: str, db: str | None) -> int:
 
 def retry(name: str, code: str | None, db: str | None) -> int:
     """Failed outcomes back to work."""
+    from schemas.ledger.retries import retry_failed
+    from schemas.settings import load_settings
+
     if code is not None and code not in list(Code):
         raise UsageError(f"unknown code {code!r}; codes are {', '.join(Code)}")
-    settings = load_settings(db=db)
-    database = open_database(db)
-    job = jobs.find_job(database, name)
-    count = retry_failed(database, job, code=code, chunk_size=settings.chunk_size)
+    database, job = _job_to_change(name, db)
+    count = retry_failed(database, job, code=code, chunk_size=load_settings().chunk_size)
     if not count:
         say(f"{name}: nothing has failed" + (f" with {code}" if code else ""))
         return 0
@@ -83,14 +93,10 @@ def retry(name: str, code: str | None, db: str | None) -> int:
 
 
 def show_failures(name: str, *, as_json: bool, db: str | None) -> int:
-    """Print a job's failures, streamed; the exit code."""
-    database = open_database(db)
-    jobs.find_job(database, name)
-    query = text(
-        "SELECT uri, task, code, message, tries, failed_at FROM failures WHERE job = :job ORDER BY code, image_id"
-    )
-    with database.read() as connection:
-        rows = [dict(row) for row in connection.execute(query, {"job": name}).mappings()]
+    """Print a job's failures; the exit code."""
+    with open_database(db) as reader:
+        require_job(reader, name)
+        rows = failures_in(reader, name).records
     if as_json:
         say_json(rows)
     elif rows:
@@ -101,19 +107,17 @@ def show_failures(name: str, *, as_json: bool, db: str | None) -> int:
     return 0
 
 
-def open_database(db: str | None) -> Database:
-    """The database of the settings, which must be there and of this version."""
-    database = Database(load_settings(db=db).db)
+def open_database(db: str | None) -> Reader:
+    """The database of the settings, for reading; it must be there and of this version."""
+    return open_reader(database_url(db))
+
+
+def _job_to_change(name: str, db: str | None) -> "tuple[Database, Job]":
+    """The database for writing, and the job of that name."""
+    from schemas.database import Database
+    from schemas.ledger.jobs import find_job
+    from schemas.migrations import require_current
+
+    database = Database(database_url(db))
     require_current(database)
-    return database
-
-
-def _progress(database: Database, job: str | None) -> list[Mapping[str, Any]]:
-    if job is not None:
-        jobs.find_job(database, job)
-    query = (
-        "SELECT p.*, j.reason, j.priority FROM progress p JOIN jobs j ON j.name = p.job"
-        f"{' WHERE p.job = :job' if job else ''} ORDER BY j.id"
-    )
-    with database.read() as connection:
-        return [dict(row) for row in connection.execute(text(query), {"job": job} if job else {}).mappings()]
+    return database, find_job(database, name)

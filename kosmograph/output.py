@@ -1,23 +1,36 @@
 """What commands print on standard output: lines, tables and JSON, safe for a terminal."""
 
 import csv
-import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from schemas.uris import printable
 
+_UNPRINTABLE = re.compile(r"[^\S \n]|[\x7f-\xa0\xad\u0600-\u0605\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""What JSON allows in a string, and a terminal may take for a command or hide."""
+
 
 def say(line: str) -> None:
     """One line."""
-    print(line)  # noqa: T201
+    print(printable(line))  # noqa: T201
 
 
 def say_json(document: Any) -> None:
     """One JSON document; dates and other values as text."""
-    say(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
+    print(_UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text))  # noqa: T201
+
+
+def say_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """CSV with a header, as spreadsheets and pandas read it: the values as they are, but on a terminal."""
+    shown = (lambda value: printable(str(value))) if sys.stdout.isatty() else str
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([shown(name) for name in columns])
+    writer.writerows([value if value is None else shown(_plain(value)) for value in row] for row in rows)
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -29,7 +42,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(printable(name)), overflow="fold")
     widest = 0
     for row in rows:
         cells = [_cell(value) for value in row]
@@ -44,22 +57,22 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     Console(highlight=False, width=width).print(table)
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with a header, as spreadsheets and pandas read it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return printable(str(value))
+    return printable(str(_plain(value)))
+
+
+def _plain(value: Any) -> Any:
+    """The value in types that JSON and CSV know: PostgreSQL sums to Decimal, and hashes are bytes."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)

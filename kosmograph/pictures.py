@@ -25,11 +25,12 @@ class DrawnBox:
 
 def picture_of(uri: str, settings: Settings) -> Any:
     """The upright picture behind a URI, as Pillow's image. Raises ImageFailure."""
-    from worker.fetch import Fetcher, Storage
+    from schemas.storage import StorageOptions
+    from worker.fetch import Fetcher
     from worker.images import Limits, upright
 
     limits = Limits.from_settings(settings)
-    return upright(Fetcher(limits, Storage.from_settings(settings)).fetch(uri).data, limits)
+    return upright(Fetcher(limits, StorageOptions.of(settings)).fetch(uri).data, limits)
 
 
 def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Path, note: str = "") -> None:

@@ -44,7 +44,8 @@ def run_one_worker(
     from worker.service import run_worker
 
     _require_broker(settings)
-    return run_worker(settings, revision=revision, dtype=dtype, name=name)
+    run_worker(settings, revision=revision, dtype=dtype, name=name)
+    return 0
 
 
 def run_workers(

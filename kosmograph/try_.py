@@ -63,7 +63,7 @@ def try_images(
 def _answers(
     images: Sequence[str], prompts: Prompts, settings: Settings, revision: str | None, dtype: str | None
 ) -> "Iterator[Answer | ImageFailure]":
-    from worker.fetch import Storage
+    from schemas.storage import StorageOptions
     from worker.generation import Request
     from worker.images import Limits
     from worker.loader import Loader
@@ -72,7 +72,7 @@ def _answers(
     from worker.service import load_engine
 
     engine, _ = load_engine(resolve(settings.model, revision, dtype), settings)
-    with engine, Loader(Limits.from_settings(settings), 1, Storage.from_settings(settings)) as loader:
+    with engine, Loader(Limits.from_settings(settings), 1, StorageOptions.of(settings)) as loader:
         for name in images:
             uri = name if name.startswith("s3://") else file_uri(Path(name).absolute())
             try:

@@ -21,15 +21,19 @@ class Queue:
     def __init__(self, url: str, name: str) -> None:
         self.name = name
         self._app = Celery("kosmograph", broker=url, set_as_current=False)
-        self._app.conf.update(CELERY_SETTINGS)
+        at_once = CELERY_SETTINGS["broker_transport_options"] | {"max_retries": 1}  # the dispatcher comes again itself
+        self._app.conf.update(CELERY_SETTINGS | {"broker_transport_options": at_once})
         self._connection: Any = self._app.connection_for_write()
 
     def length(self, queue: str) -> int:
         """How many messages wait. Raises one of BrokerErrors."""
-        return int(self._channel().client.llen(queue))
+        return int(self._connection.default_channel.client.llen(queue))
 
     def send(self, queue: str, departures: Sequence[Departure], failed: Callable[[Departure], object]) -> int:
-        """Publish one message a chunk; how many went out. At the first error the rest is handed to `failed`."""
+        """Publish one message a chunk; how many went out.
+
+        At the first error that chunk, which may have arrived all the same, and the rest are handed to `failed`.
+        """
         for sent, departure in enumerate(departures):
             message = ChunkMessage(chunk_id=departure.chunk_id, fence=departure.fence, uris=departure.uris)
             try:
@@ -45,6 +49,3 @@ class Queue:
     def close(self) -> None:
         self._connection.release()
         self._app.close()
-
-    def _channel(self) -> Any:
-        return self._connection.default_channel

@@ -4,9 +4,10 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from producer.sources.source import Listed, Source
-from schemas.database import Database
+from schemas.database import Database, patiently
 from schemas.items import Item
 from schemas.ledger import listing
 from schemas.ledger.jobs import Job
@@ -14,6 +15,8 @@ from schemas.ledger.jobs import Job
 MOST_ITEMS = 1024
 MOST_SECONDS = 1.0
 """A batch is one transaction: as large as pays, and soon enough that workers need not wait for it."""
+DATABASE_PATIENCE_S = 600.0
+"""How long a listing waits for a database that is away."""
 
 
 @dataclass
@@ -55,8 +58,9 @@ def register_sources(
     totals, batch, first = Totals(), _Batch(), True
     waiting = listing.waiting_uris(database, job) if job.listings else listing.NONE_WAITING
 
-    def flush(cursor: str) -> None:
-        done = listing.register(
+    def flush(cursor: str | None) -> None:
+        write = partial(
+            listing.register,
             database,
             job,
             batch.items,
@@ -66,12 +70,13 @@ def register_sources(
             recheck=recheck,
             waiting=waiting,
         )
+        done = patiently(write, limit_s=DATABASE_PATIENCE_S, stop=stopped)
         totals.new += done.new
         totals.reused += done.reused
         totals.known += done.known
         progress(totals)
 
-    cursor = job.cursor or ""
+    cursor = job.cursor
     for cursor, listed in _from_cursor(sources, job.cursor, limit):
         if listed.item is not None:
             batch.items.append(listed.item)
@@ -85,7 +90,7 @@ def register_sources(
             return totals
     if batch.items or batch.skipped:
         flush(cursor)
-    listing.finish_listing(database, job)
+    patiently(partial(listing.finish_listing, database, job), limit_s=DATABASE_PATIENCE_S, stop=stopped)
     return totals
 
 

@@ -1,5 +1,6 @@
 """What producer and worker must agree on about Redis: Celery's settings, and what a broker is called."""
 
+import re
 from typing import Any
 
 from sqlalchemy import make_url
@@ -9,6 +10,8 @@ from schemas.errors import UsageError
 
 EMBEDDED = "embedded:"
 """How the names of brokers begin that live and die with one run of `annotate`."""
+
+FORM = "redis://:PASSWORD@HOST:6379/DATABASE"
 
 CELERY_SETTINGS: dict[str, Any] = {
     # the ledger is the truth: no results, and a message is acknowledged when its chunk is committed
@@ -20,7 +23,7 @@ CELERY_SETTINGS: dict[str, Any] = {
     "task_publish_retry": False,
     "task_serializer": "json",
     "accept_content": ["json"],
-    "task_create_missing_queues": True,
+    "task_create_missing_queues": True,  # a queue is named after its model
     "worker_prefetch_multiplier": 1,
     "worker_enable_remote_control": False,
     "worker_send_task_events": False,
@@ -48,12 +51,18 @@ CELERY_SETTINGS: dict[str, Any] = {
 
 
 def broker_name(url: str) -> str:
-    """The broker by host and database, without user and password: what the ledger keeps beside a queued chunk."""
+    """The broker by host and database, without user and password: what the ledger keeps beside a queued chunk.
+
+    Raises UsageError for what Celery could not make a connection of.
+    """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # the text may hold a password: it is not repeated
-        raise UsageError("the broker URL is not of the form redis://HOST:PORT/DATABASE") from None
-    if not parsed.drivername.startswith(("redis", "rediss")):
-        raise UsageError(f"the broker must be a Redis, as in redis://HOST:6379/0, not {parsed.drivername}")
+        raise UsageError(f"the broker URL is not of the form {FORM}") from None
+    if parsed.drivername not in ("redis", "rediss", "redis+socket"):
+        raise UsageError(f"the broker must be a Redis, as in {FORM}, not {parsed.drivername}")
+    behind_socket = parsed.drivername == "redis+socket"
+    if not behind_socket and (not re.fullmatch(r"\d*", parsed.database or "") or "password" in parsed.query):
+        raise UsageError(f"the broker URL is not of the form {FORM}")
     return parsed.set(username=None, password=None, query={}).render_as_string()

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from schemas.errors import SetupError, UsageError
 
 T = TypeVar("T")
-BUSY_TIMEOUT_MS = 30_000
+BUSY_TIMEOUT_S = 30.0
+ONE_STATE = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class Database:
@@ -23,12 +24,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = _parse(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = _sqlite_engine(self.url) if self.is_sqlite else create_engine(self.url, pool_pre_ping=True)
+        self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
+        self._reader = self._engine.execution_options(**({} if self.is_sqlite else ONE_STATE))
         self._writer = self._engine.execution_options(writes=True)
 
     def __str__(self) -> str:
-        """The URL without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """The URL without its secrets: a password may stand among the options as well."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def engine(self) -> Engine:
@@ -41,8 +43,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one state of the database (on SQLite: without waiting for writers)."""
-        with self._engine.connect() as connection:
+        """A connection that sees one state of the database, writes nothing, and waits for no writer."""
+        with self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -73,20 +75,19 @@ def patiently(work: Callable[[], T], *, limit_s: float, stop: Callable[[], bool]
 
 def is_passing(error: DBAPIError) -> bool:
     """Whether the same transaction may succeed later: a lost connection, a lock, a deadlock."""
-    state = getattr(error.orig, "sqlstate", None) or ""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False  # the statement or its values: they would be the same
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(("08", "40", "53300", "55P03", "57P"))
     message = str(error.orig).lower()
-    return (
-        error.connection_invalidated
-        or state.startswith(("08", "57P", "40"))
-        or "database is locked" in message
-        or "connection" in message
-    )
+    return error.connection_invalidated or "connection" in message or "is locked" in message
 
 
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # the text may hold a password: it is not repeated
         raise UsageError("the database URL is not of the form sqlite:///FILE or postgresql://USER@HOST/NAME") from None
     backend = parsed.get_backend_name()
@@ -101,20 +102,23 @@ def _parse(url: str) -> URL:
     raise UsageError(f"databases are sqlite:///FILE and postgresql://USER@HOST/NAME, not {backend}")
 
 
+def _postgresql_engine(url: URL) -> Engine:
+    return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+
+
 def _sqlite_engine(url: URL) -> Engine:
     folder = Path(url.database or "").absolute().parent
     if not folder.is_dir():
         raise SetupError(f"the folder of the database does not exist: {folder}")
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, hide_parameters=True)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _configure_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
-    connection.isolation_level = (
-        None  # the driver's own BEGIN is deferred, and fails at once when a reader turns writer
-    )
+    # ours are explicit: the driver's own BEGIN is deferred, and fails at once when a reader turns writer
+    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
         cursor.execute(f"PRAGMA {pragma}")

@@ -29,7 +29,11 @@ def job_lock(database: Database, name: str) -> Iterator[None]:
 @contextmanager
 def _file_lock(path: Path, key: int) -> Iterator[bool]:
     """One byte of a file beside the database, for each job."""
-    with path.open("ab") as file:
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise SetupError(f"{path} cannot be written: {error.strerror}; the database needs a folder of yours") from None
+    with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, key)
         except OSError:

@@ -12,6 +12,6 @@ class ChunkMessage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    chunk_id: Annotated[int, Field(gt=0)]
-    fence: Annotated[int, Field(gt=0)]
+    chunk_id: Annotated[int, Field(gt=0, lt=2**63)]
+    fence: Annotated[int, Field(gt=0, lt=2**31)]
     uris: Annotated[list[str], Field(max_length=10_000)]

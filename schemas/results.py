@@ -21,7 +21,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What the model said of a content under a recipe. `scores` has one row an entity, one value a box, as `grounding`."""
+    """What the model said of a content under a recipe. `scores` has a row for each entity, a value for each box."""
 
     raw_text: str
     grounding: Grounding

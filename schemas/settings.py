@@ -1,15 +1,14 @@
-"""The settings: flags, then `KOSMOGRAPH_*` variables, then the defaults below. The environment is read here alone."""
+"""The settings: flags, then `KOSMOGRAPH_*` variables, then the defaults below."""
 
-import os
 from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.environment import DEFAULT_DB as DEFAULT_DB
+from schemas.environment import PREFIX, our_variables
 from schemas.errors import UsageError
 
-PREFIX = "KOSMOGRAPH_"
-DEFAULT_DB = "sqlite:///kosmograph.db"
 DEFAULT_MODEL = "microsoft/kosmos-2-patch14-224"
 
 
@@ -60,8 +59,7 @@ def load_settings(**flags: object) -> Settings:
     Raises UsageError for an unknown `KOSMOGRAPH_` variable and for a value that does not fit.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-    if unknown:
+    if unknown := sorted(our_variables().keys() - known):
         raise UsageError(f"unknown setting {unknown[0]} in the environment; known are {', '.join(sorted(known))}")
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]

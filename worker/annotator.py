@@ -5,10 +5,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-from schemas.database import Database
-from schemas.errors import Code, ImageFailure, PermanentFailure, TransientFailure
+from schemas.database import Database, patiently
+from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, TransientFailure
 from schemas.grounding import parse
 from schemas.items import Item
 from schemas.ledger.work import Claim, find_annotations
@@ -23,6 +24,8 @@ LOOK_S = 0.25
 """How often a waiting task looks whether it must stop."""
 DRAIN_S = 5.0
 """How long a stop waits for what the model has begun."""
+DATABASE_PATIENCE_S = 600.0
+"""How long a chunk waits for a database that is away, before it is left to its lease."""
 
 
 class Loader(Protocol):
@@ -50,7 +53,10 @@ class Annotator:
     runtime: str
 
     def annotate(self, claim: Claim, stopped: Callable[[], bool] = lambda: False) -> Completion:
-        """The whole chunk, or after a stop what is finished of it. Raises EngineBroken when the model is of no use."""
+        """The whole chunk, or after a stop what is finished of it.
+
+        Raises SetupError when loader or model are of no use to any image: no image is to blame for it.
+        """
         loads = self._load(claim, stopped)
         images = {item: load.result() for item, load in loads.items() if _succeeded(load)}
         answers = self._answers(claim, images, stopped)
@@ -90,7 +96,8 @@ class Annotator:
             return {}
         pixels = {image.sha256: image.pixels for image in images.values()}
         answers: dict[Work, Result | Future[Generation]] = {}
-        for work, annotation_id in find_annotations(self.database, list(pixels), list(claim.recipes)).items():
+        there = partial(find_annotations, self.database, list(pixels), list(claim.recipes))
+        for work, annotation_id in patiently(there, limit_s=DATABASE_PATIENCE_S, stop=stopped).items():
             answers[work] = Reuse(annotation_id)
         futures: list[Future[Generation]] = []
         for recipe_id, recipe in claim.recipes.items():
@@ -168,6 +175,10 @@ def _failure(load: "Future[LoadedImage]") -> ImageFailure | None:
     error = load.exception()
     if error is None or isinstance(error, ImageFailure):
         return error
+    if isinstance(error, CancelledError):  # the loader was closed over it
+        return None
+    if isinstance(error, SetupError):
+        raise error
     return PermanentFailure(Code.INTERNAL, f"{type(error).__name__}: {error}")
 
 

@@ -126,9 +126,9 @@ class Engine:
         except EngineBroken as broken:
             self._finish_with(broken, self._running)
         except BaseException as error:
-            broken = EngineBroken(f"the engine's thread died: {_describe(error)}")
-            broken.__cause__ = error
-            self._finish_with(broken, self._running)
+            death = EngineBroken(f"the engine's thread died: {_describe(error)}")
+            death.__cause__ = error
+            self._finish_with(death, self._running)
 
     def _next_batch(self) -> list[_Row] | None:
         """The oldest request and others like it, once they are enough or it has waited enough; None at the end."""
@@ -175,9 +175,7 @@ class Engine:
             self._blame(piece[0], _describe(error))
             return []
         if len(piece) == 1:
-            raise EngineBroken(
-                f"no memory for a single image on {self.model.device}: free some, or take another"
-            )
+            raise EngineBroken(f"no memory for a single image on {self.model.device}: free some, or take another")
         half = len(piece) // 2
         with self._changed:
             self._figures = replace(self._figures, batch_size=half)

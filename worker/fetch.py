@@ -12,27 +12,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from schemas.errors import Code, PermanentFailure, TransientFailure
+from schemas.storage import StorageOptions
+from schemas.uris import file_version
 from worker.images import Limits
 
 if TYPE_CHECKING:
-    from schemas.settings import Settings
     from worker.s3 import ObjectReader
-
-
-@dataclass(frozen=True)
-class Storage:
-    """Where S3 is, and whether requests go unsigned."""
-
-    s3_endpoint_url: str = ""
-    s3_anonymous: bool = False
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        return cls(settings.s3_endpoint_url, settings.s3_anonymous)
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,7 @@ class Fetched:
 class Fetcher:
     """Reads one URI after the other; keeps its connection to S3."""
 
-    def __init__(self, limits: Limits, storage: Storage) -> None:
+    def __init__(self, limits: Limits, storage: StorageOptions) -> None:
         self._limits = limits
         self._storage = storage
         self._objects: ObjectReader | None = None
@@ -84,7 +73,7 @@ def read_file(location: str, limits: Limits) -> Fetched:
 def _read_unchanged(file: BinaryIO, limits: Limits) -> Fetched:
     before = os.fstat(file.fileno())
     check_regular(before)  # again: it may have been swapped since
-    version = f"{before.st_mtime_ns}:{before.st_size}"
+    version = file_version(before)
     check_bytes(before.st_size, limits, version)
     data = file.read(before.st_size + 1)
     after = os.fstat(file.fileno())

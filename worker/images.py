@@ -16,7 +16,9 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Self
@@ -118,7 +120,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A picture as it lies in the file, and its full size. A reduced one fills only `box` of its last row and column."""
+    """A picture as it lies in the file, and its full size; `box` is where a reduced one ends, in parts of a pixel."""
 
     image: Image.Image
     size: tuple[int, int]
@@ -154,10 +156,33 @@ def decode(data: bytes, limits: Limits, *, exact: bool = False) -> DecodedImage:
     Raises PermanentFailure: empty_file, not_an_image, unsupported_format, truncated, too_large.
     """
     kind = identify(data)
+    with _verdicts(kind, limits):
+        stored, orientation = _load(data, kind, limits, exact)
+        (width, height), image = stored.size, stored.image
+        if stored.box is None:  # turned before the resize, whose two passes round in between: the order shows
+            squashed = _squashed(_rgb(_turned(image, orientation), kind))
+        else:
+            squashed = _turned(_squashed(_rgb(image, kind), stored.box), orientation)
+        if orientation >= TURNED:
+            width, height = height, width
+        return DecodedImage(squashed.tobytes(), width, height, kind)
+
+
+def upright(data: bytes, limits: Limits) -> Image.Image:
+    """The image upright in RGB at its full size, for people to look at. Raises PermanentFailure, as `decode`."""
+    kind = identify(data)
+    with _verdicts(kind, limits):
+        stored, orientation = _load(data, kind, limits, exact=True)
+        return _rgb(_turned(stored.image, orientation), kind)
+
+
+@contextmanager
+def _verdicts(kind: str, limits: Limits) -> Iterator[None]:
+    """Whatever a decoder raises, as a PermanentFailure with its code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata that we do not read, and of sizes that we check ourselves
         try:
-            return _decode(data, kind, limits, exact)
+            yield
         except ImageFailure:
             raise
         except (MemoryError, Image.DecompressionBombError):
@@ -186,25 +211,18 @@ def identify(data: bytes) -> str:
     raise PermanentFailure(Code.NOT_AN_IMAGE, f"not an image: it begins with {head[:16]!r}")
 
 
-def _decode(data: bytes, kind: str, limits: Limits, exact: bool) -> DecodedImage:
+def _load(data: bytes, kind: str, limits: Limits, exact: bool) -> tuple[_Stored, int]:
+    """The first picture of the file, with its pixels, and its EXIF orientation."""
     try:
-        stored = _load(data, kind, limits, exact)
-    except (SyntaxError, ValueError):
+        stored = _pixels(data, kind, limits, exact)
+    except (SyntaxError, ValueError, struct.error):
         if kind != "PNG":
             raise
-        stored = _load(_without_metadata(data), kind, limits, exact)
-    (width, height), image = stored.size, stored.image
-    orientation = _orientation(image)
-    if stored.box is None:  # turned before the resize, whose two passes round in between: the order shows
-        squashed = _squashed(_rgb(_turned(image, orientation), kind))
-    else:
-        squashed = _turned(_squashed(_rgb(image, kind), stored.box), orientation)
-    if orientation >= TURNED:
-        width, height = height, width
-    return DecodedImage(squashed.tobytes(), width, height, kind)
+        stored = _pixels(_without_metadata(data), kind, limits, exact)
+    return stored, _orientation(stored.image)
 
 
-def _load(data: bytes, kind: str, limits: Limits, exact: bool) -> _Stored:
+def _pixels(data: bytes, kind: str, limits: Limits, exact: bool) -> _Stored:
     """The first picture of the file, with its pixels."""
     image = FORMATS[kind][1](BytesIO(data))
     _check_size(image.size, limits)
@@ -257,8 +275,10 @@ def _rgb(image: Image.Image, kind: str) -> Image.Image:
     if image.mode in ("I", "F"):
         return _stretched(image).convert("RGB")
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("LA" if image.mode == "La" else "RGBA")
+        return image if image.mode == "RGB" else image.convert("RGB")  # as converting to the same mode copies
+    if image.mode == "La":
+        image = image.convert("LA")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
     white = Image.new("RGB", layer.size, "white")
     white.paste(layer, mask=layer)
     return white
@@ -274,14 +294,14 @@ def _stretched(image: Image.Image) -> Image.Image:
 
 
 def _without_metadata(png: bytes) -> bytes:
-    """The PNG without its optional chunks: text and profiles that unpack to more than Pillow bears."""
+    """The PNG without its optional chunks: text and profiles that are broken, or unpack to more than Pillow bears."""
     kept, at = [png[:8]], 8
     while at + 12 <= len(png):
         (length,) = struct.unpack_from(">I", png, at)
-        name = png[at + 4 : at + 8]
-        if name[:1].isupper() or name in (b"tRNS", b"eXIf"):
-            kept.append(png[at : at + 12 + length])
-        at += 12 + length
+        whole, at = png[at : at + 12 + length], at + 12 + length
+        wanted = whole[4:8] in (b"tRNS", b"eXIf") and zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:])
+        if wanted or whole[4:5].isupper():
+            kept.append(whole)
     return b"".join(kept)
 
 

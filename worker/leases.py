@@ -1,13 +1,12 @@
 """The leases of a worker: renewed while it lives, so that the ledger can tell a slow worker from a dead one."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.database import Database
 from schemas.ledger.work import Claim, renew_leases
@@ -52,15 +51,14 @@ class Leases:
 
     def close(self) -> None:
         self._closed.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._closed.wait(min(self._lease_s / 4, MOST_INTERVAL_S)):
             try:
                 self.renew()
-            except DBAPIError as error:  # the next round may reach it; until then the fence protects the ledger
-                log.warning("leases could not be renewed", error=str(error.orig).split("\n")[0])
+            except SQLAlchemyError as error:  # the next round may reach it; until then the fence protects the ledger
+                log.warning("leases could not be renewed", error=str(getattr(error, "orig", error)).split("\n")[0])
 
     def renew(self) -> None:
         """Renew every lease once, and pass on what has become of the jobs."""

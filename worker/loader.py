@@ -14,18 +14,21 @@ import time
 from collections import deque
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from itertools import islice
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
 from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, TransientFailure
-from worker.fetch import Storage
+from schemas.storage import StorageOptions
 from worker.images import SIDE, Limits, LoadedImage
 from worker.loader_link import Closing, Frame, LoaderProcess, ProcessDied, unpacked
-from worker.loader_process import FACTS, NOTE_BYTES, REPLY_BYTES
+from worker.loader_process import FACTS, NOTE_BYTES, REPLY_BYTES, request_of
 
 START_TRIES = 3
+REQUEST_BYTES = 3 * 4096 + 16  # the longest path there is, percent-encoded
+AHEAD_BYTES = 1 << 16
+"""Requests beyond this are not sent: were the socket full in both directions, both sides would wait for ever."""
+
 BATCH_S, BATCH_IMAGES = 0.03, 16
 """What is sent and received at once: as many images as take so long. Waking a thread costs more than an image does."""
 
@@ -43,8 +46,7 @@ class Figures:
 class Load:
     """One call of `Loader.load`."""
 
-    uri: str
-    exact: bool
+    request: bytes
     future: Future[LoadedImage]
     crashes: int = 0
 
@@ -52,7 +54,7 @@ class Load:
 class Loader:
     """A pool of processes that turn URIs into pixels."""
 
-    def __init__(self, limits: Limits, processes: int, storage: Storage) -> None:
+    def __init__(self, limits: Limits, processes: int, storage: StorageOptions) -> None:
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._closing = threading.Event()
         self._lanes = [Lane(limits, storage, self._queue, self._closing, processes) for _ in range(processes)]
@@ -67,8 +69,12 @@ class Loader:
         """
         if self._closing.is_set():
             raise RuntimeError("the loader is closed")
-        load = Load(uri, exact, Future())
-        self._queue.put(load)
+        load = Load(request_of(uri, exact), Future())
+        if len(load.request) > REQUEST_BYTES:
+            text = f"no file and no object has so long a name: {len(load.request)} bytes"
+            load.future.set_exception(PermanentFailure(Code.NOT_FOUND, text))
+        else:
+            self._queue.put(load)
         return load.future
 
     def figures(self) -> Figures:
@@ -104,7 +110,7 @@ class Lane(threading.Thread):
     def __init__(
         self,
         limits: Limits,
-        storage: Storage,
+        storage: StorageOptions,
         queue: SimpleQueue[Load | None],
         closing: threading.Event,
         lanes: int,
@@ -146,7 +152,7 @@ class Lane(threading.Thread):
         else:
             for frame in frames:
                 settle(self._sent.popleft(), frame)
-            image_s = (time.monotonic() - began) / len(frames)
+            image_s = max(time.monotonic() - began, 1e-6) / len(frames)
             self._batch = max(1, min(BATCH_IMAGES, int(BATCH_S / image_s)))
 
     def _start(self) -> LoaderProcess:
@@ -159,12 +165,14 @@ class Lane(threading.Thread):
 
     def _fill(self, process: LoaderProcess) -> None:
         """Sends loads until the process has a batch in work and one behind it. Waits only where it has none."""
-        sent = len(self._sent)
-        if not sent:
-            self._sent.append(self._take())
-        while len(self._sent) < 2 * self._batch and (load := self._take_another()) is not None:
+        new = [] if self._sent else [self._take()]
+        self._sent.extend(new)
+        ahead = sum(len(load.request) for load in self._sent)
+        while len(self._sent) < 2 * self._batch and ahead < AHEAD_BYTES and (load := self._take_another()) is not None:
             self._sent.append(load)
-        process.send([(load.uri, load.exact) for load in islice(self._sent, sent, None)])
+            new.append(load)
+            ahead += len(load.request)
+        process.send([load.request for load in new])
 
     def _take(self) -> Load:
         """The next load that nobody has cancelled. Raises Closing."""

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import Code, ImageFailure, PermanentFailure
-from worker.fetch import Storage, late
+from schemas.storage import StorageOptions
+from worker.fetch import late
 from worker.images import Limits
 from worker.loader_process import FRAME_BYTES, HELLO, LENGTH, NOTE_BYTES
 
@@ -58,7 +59,7 @@ class Closing(Exception):
 class LoaderProcess:
     """One process. Only the thread that made it may use it."""
 
-    def __init__(self, limits: Limits, storage: Storage, closing: threading.Event) -> None:
+    def __init__(self, limits: Limits, storage: StorageOptions, closing: threading.Event) -> None:
         """Returns when the process is ready. Raises ProcessDied or OSError where it does not come up."""
         self._limits = limits
         self._closing = closing
@@ -81,12 +82,12 @@ class LoaderProcess:
             self.kill()
             raise
 
-    def send(self, requests: Sequence[tuple[str, bool]]) -> None:
-        """Hands over images, each as its URI and whether exact. If the process is dead, `receive` will tell."""
+    def send(self, requests: Sequence[bytes]) -> None:
+        """Hands over images. If the process is dead, `receive` will tell."""
         if not self._given:
             self._since = time.monotonic()
         self._given += len(requests)
-        self._write(b"".join(packet(bytes([exact]) + uri.encode(errors="surrogatepass")) for uri, exact in requests))
+        self._write(b"".join(map(packet, requests)))
 
     def receive(self, count: int) -> list[Frame]:
         """The frames of the oldest images: `count` of them, or fewer where these take long, but at least one.

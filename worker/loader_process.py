@@ -30,7 +30,8 @@ from typing import Any, BinaryIO, TypeVar
 from PIL import AvifImagePlugin
 
 from schemas.errors import Code, ImageFailure, PermanentFailure
-from worker.fetch import Fetcher, Storage
+from schemas.storage import StorageOptions
+from worker.fetch import Fetcher
 from worker.images import PIXEL_BYTES, Limits, decode
 
 HELLO = b"loader 1"
@@ -55,7 +56,7 @@ def run(descriptor: int) -> None:
     settings = json.loads(receive(stream) or b"{}")
     limits = Limits(**settings["limits"])
     bound_memory(limits.max_memory_bytes)
-    fetcher = Fetcher(limits, Storage(**settings["storage"]))
+    fetcher = Fetcher(limits, StorageOptions(**settings["storage"]))
     lifetime_s = limits.fetch_timeout_s + limits.decode_timeout_s + GRACE_S
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         channel.sendall(HELLO)
@@ -88,6 +89,11 @@ def bound_memory(max_memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as score:
             score.write(OOM_SCORE)  # where memory runs out, a loader goes before the worker and its GPU
+
+
+def request_of(uri: str, exact: bool) -> bytes:
+    """What asks for an image."""
+    return bytes([exact]) + uri.encode(errors="surrogatepass")
 
 
 def receive(stream: BinaryIO) -> bytes:

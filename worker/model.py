@@ -59,7 +59,7 @@ class Kosmos:
         return tuple(ids)
 
     def normalise(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """[n, 224, 224, 3] as float [n, 3, 224, 224] on the device.
+        """[n, 224, 224, 3], writable, as float [n, 3, 224, 224] on the device.
 
         In float32 bit by bit what the image processor gives: rescaled in float64, normalised in float32.
         """

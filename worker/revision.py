@@ -78,6 +78,7 @@ def folder_revision(folder: Path) -> str:
     retrained, merged or converted model goes unnoticed.
     """
     weights = check_folder(folder)
+    _refuse_code(folder)
     digest = hashlib.sha256()
     for path in (folder / name for name in CONFIG_FILES):
         if path.is_file():
@@ -90,11 +91,10 @@ def folder_revision(folder: Path) -> str:
 
 
 def check_folder(folder: Path) -> list[Path]:
-    """The weight files of a KOSMOS-2 folder. Raises SetupError unless it is complete and brings no code."""
+    """The weight files of a KOSMOS-2 folder. Raises SetupError unless it is whole."""
     config = _json(folder / "config.json")
     if config.get("model_type") != "kosmos-2":
         raise SetupError(f"{folder} holds a {config.get('model_type')!r} model; Kosmograph runs 'kosmos-2' models only")
-    _refuse_code(folder)
     if not (folder / "tokenizer.json").is_file():
         raise SetupError(f"{folder} has no tokenizer.json: copy it from the model's page")
     weights = sorted(folder.glob("*.safetensors"))
@@ -108,7 +108,7 @@ def check_folder(folder: Path) -> list[Path]:
 
 
 def _refuse_code(folder: Path) -> None:
-    """Nothing. Raises SetupError where the folder brings Python of its own."""
+    """Nothing. Raises SetupError where the folder brings Python of its own (of the hub, none is ever downloaded)."""
     scripts = sorted(folder.glob("*.py"))
     mapped = [name for name in CONFIG_FILES if name.endswith("config.json") and "auto_map" in _json(folder / name, {})]
     for name in [path.name for path in scripts] + mapped:

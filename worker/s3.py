@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore import UNSIGNED, exceptions
-from botocore.config import Config
+from botocore import exceptions
 
-from schemas.errors import Code, ImageFailure, PermanentFailure, TransientFailure
-from worker.fetch import Fetched, Storage, check_bytes, late
+from schemas.errors import Code, ImageFailure, KosmographError, PermanentFailure, TransientFailure
+from schemas.storage import StorageOptions, s3_client
+from schemas.uris import s3_version
+from worker.fetch import Fetched, check_bytes, late
 from worker.images import Limits
 
 if TYPE_CHECKING:
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 CONNECT_TIMEOUT_S = 5.0
 BLOCK_BYTES = 1 << 20
-VERSION_LENGTH = 200
-"""No ETag is as long; one that is comes from a server that means harm, and is cut."""
 
 
 class ObjectReader:
     """Reads objects over one client, which is made with the first of them."""
 
-    def __init__(self, limits: Limits, storage: Storage) -> None:
+    def __init__(self, limits: Limits, storage: StorageOptions) -> None:
         self._limits = limits
         self._storage = storage
         self._client: S3Client | None = None
@@ -46,8 +44,8 @@ class ObjectReader:
             if self._client is None:
                 self._client = connect(self._storage, self._limits.fetch_timeout_s)
             answer = self._client.get_object(Bucket=bucket, Key=key)
-            version = plain(answer.get("ETag", ""))
-            with answer["Body"] as body:  # closed half read, it drops the connection and with it the rest
+            version = s3_version(answer.get("ETag", ""))
+            with closing(answer["Body"]) as body:  # which, half read, drops the connection and with it the rest
                 try:
                     return Fetched(self._read(body, answer.get("ContentLength", 0), deadline), version)
                 except ImageFailure as failure:
@@ -66,24 +64,14 @@ class ObjectReader:
         return b"".join(blocks)
 
 
-def plain(etag: str) -> str:
-    """The ETag without its quotes."""
-    return "".join(letter for letter in etag.strip('"') if letter.isascii() and letter.isprintable())[:VERSION_LENGTH]
-
-
-def connect(storage: Storage, timeout_s: float) -> S3Client:
-    """A client whose attempts fit into `timeout_s`."""
-    config = Config(
-        retries={"mode": "standard", "max_attempts": ATTEMPTS},
-        connect_timeout=min(CONNECT_TIMEOUT_S, timeout_s / ATTEMPTS),
-        read_timeout=timeout_s / ATTEMPTS,
-        signature_version=UNSIGNED if storage.s3_anonymous else None,
-    )
+def connect(options: StorageOptions, timeout_s: float) -> S3Client:
+    """A client whose attempts fit into `timeout_s`. Raises PermanentFailure where the settings allow none."""
+    each_s = timeout_s / ATTEMPTS
+    connect_timeout_s = min(CONNECT_TIMEOUT_S, each_s)
     try:
-        return boto3.client("s3", endpoint_url=storage.s3_endpoint_url or None, config=config)
-    except ValueError:  # botocore's "Invalid endpoint", which would show a password in the URL
-        text = "KOSMOGRAPH_S3_ENDPOINT_URL is not a URL: https://HOST:PORT is needed"
-        raise PermanentFailure(Code.ACCESS_DENIED, text) from None
+        return s3_client(options, connect_timeout_s=connect_timeout_s, read_timeout_s=each_s, attempts=ATTEMPTS)
+    except KosmographError as error:
+        raise PermanentFailure(Code.ACCESS_DENIED, str(error)) from None
 
 
 DENIED = (

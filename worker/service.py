@@ -4,12 +4,12 @@ import os
 import signal
 import socket
 import uuid
+from contextlib import closing
 from importlib.metadata import version
-from math import ceil
+from types import FrameType
 from typing import Any
 
 import structlog
-from celery.signals import worker_shutting_down
 
 from schemas.broker import broker_name
 from schemas.database import Database
@@ -17,46 +17,56 @@ from schemas.logs import configure_logs
 from schemas.migrations import upgrade
 from schemas.recipes import queue_name
 from schemas.settings import Settings
+from schemas.storage import StorageOptions
 from worker.annotator import Annotator
-from worker.fetch import Storage
+from worker.consumer import STOP_SIGNALS, consume
 from worker.images import Limits
 from worker.leases import Leases
 from worker.loader import Loader
 from worker.null_engine import NullEngine
 from worker.revision import NULL, ModelRef, resolve
-from worker.tasks import ChunkTask, make_app
+from worker.tasks import ChunkTask
 
 log = structlog.get_logger()
 
 
-def run_worker(settings: Settings, *, revision: str | None, dtype: str | None, name: str | None = None) -> int:
-    """Work until SIGTERM or SIGINT; the exit code: 0 after a clean drain, 1 when model or database gave out."""
+def run_worker(settings: Settings, *, revision: str | None, dtype: str | None, name: str | None = None) -> None:
+    """Work until SIGTERM or SIGINT, and come back when the chunks in work are committed or put back.
+
+    Raises SystemExit at once for a signal that comes before the work begins, and, when loader, model or database give
+    out, their error.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, _leave)
     name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
     configure_logs(settings, worker=name)
     broker_name(settings.broker)  # a wrong URL is told before a model is loaded
     ref = resolve(settings.model, revision, dtype)
-    database = Database(settings.db)
-    upgrade(database)
     faults: list[BaseException] = []
 
     def broken(error: BaseException) -> None:
-        if not faults:
-            log.critical("worker stops", error=str(error))
-            faults.append(error)
-            os.kill(os.getpid(), signal.SIGTERM)
+        faults.append(error)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    engine, runtime = load_engine(ref, settings)
-    with Loader(Limits.from_settings(settings), loader_processes(settings), Storage.from_settings(settings)) as loader:
-        annotator = Annotator(database, loader, engine, settings, runtime)
-        leases = Leases(database, name, settings.lease_s)
-        task = ChunkTask(name, database, annotator, leases, settings, broken)
-        queue = queue_name(ref.name, ref.revision, ref.dtype)
-        log.info("worker ready", model=ref.name, revision=ref.revision, queue=queue, runtime=runtime)
-        code = _consume(settings, task, queue, name)
-        leases.close()
-        engine.close()
-    database.close()
-    return 1 if faults else code
+    with closing(Database(settings.db)) as database:
+        upgrade(database)
+        engine, runtime = load_engine(ref, settings)
+        limits, storage = Limits.from_settings(settings), StorageOptions.of(settings)
+        with engine, Loader(limits, loader_processes(settings), storage) as loader:
+            annotator = Annotator(database, loader, engine, settings, runtime)
+            with closing(Leases(database, name, settings.lease_s)) as leases:
+                task = ChunkTask(name, database, annotator, leases, settings, broken)
+                queue = queue_name(ref.name, ref.revision, ref.dtype)
+                log.info("worker ready", model=ref.name, revision=ref.revision, queue=queue, runtime=runtime)
+                consume(settings, task, queue)
+    if faults:
+        raise faults[0]
+    log.info("worker ended")
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """What a signal does while nothing is in work."""
+    raise SystemExit(0)
 
 
 def load_engine(ref: ModelRef, settings: Settings) -> tuple[Any, str]:
@@ -79,30 +89,3 @@ def load_engine(ref: ModelRef, settings: Settings) -> tuple[Any, str]:
 def loader_processes(settings: Settings) -> int:
     """As many as told; else the cores, shared among the workers of this machine."""
     return settings.loader_processes or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
-
-
-def chunk_tasks(settings: Settings) -> int:
-    """How many chunks are in flight at once: one to load, one to compute, and at least three batches of images."""
-    return max(2, ceil(3 * settings.batch_size / settings.chunk_size))
-
-
-def _consume(settings: Settings, task: ChunkTask, queue: str, name: str) -> int:
-    app = make_app(settings.broker, task)
-
-    def drain(**_: Any) -> None:
-        task.stopping.set()
-
-    worker_shutting_down.connect(drain)
-    worker = app.Worker(
-        hostname=f"kosmograph@{name}",
-        pool_cls="threads",
-        concurrency=chunk_tasks(settings),
-        queues=[queue],
-        loglevel=settings.log_level,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-    )
-    worker.start()
-    return int(worker.exitcode or 0)

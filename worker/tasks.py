@@ -7,27 +7,22 @@ from threading import Event
 from typing import Any, TypeVar
 
 import structlog
-from celery import Celery
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from schemas.broker import CELERY_SETTINGS
 from schemas.database import Database, patiently
+from schemas.errors import SetupError
 from schemas.ledger.dispatch import Departure, put_back
 from schemas.ledger.settlement import complete
 from schemas.ledger.work import Claim, abandon_chunk, claim_chunk, release_chunk
-from schemas.messages import TASK_NAME, ChunkMessage
+from schemas.messages import ChunkMessage
 from schemas.results import Completion
 from schemas.settings import Settings
-from worker.annotator import Annotator
-from worker.generation import EngineBroken
+from worker.annotator import DATABASE_PATIENCE_S, Annotator
 from worker.leases import Held, Leases
-from worker.probe import BrokerProbe
 
 T = TypeVar("T")
 log = structlog.get_logger()
-DATABASE_PATIENCE_S = 600.0
-"""How long a finished chunk waits for a database that is away, before it is left to its lease."""
 
 
 @dataclass
@@ -52,8 +47,10 @@ class ChunkTask:
         try:
             self._take(chunk)
         except DBAPIError as error:
-            log.critical("the database gave out; its chunk is left to its lease", chunk=chunk.chunk_id)
+            log.critical("the database gave out; the chunk is left to its lease", chunk=chunk.chunk_id)
             self.broken(error)
+        except Exception:
+            log.exception("task failed; the chunk is left to its lease", chunk=chunk.chunk_id)
 
     def _take(self, chunk: ChunkMessage) -> None:
         if self.stopping.is_set():
@@ -75,10 +72,10 @@ class ChunkTask:
                 self._patiently(partial(release_chunk, self.database, claim))
             else:
                 self._complete(claim, completion)
-        except EngineBroken as error:  # the model's fault and not the chunk's: nobody is blamed
-            release_chunk(self.database, claim)
+        except SetupError as error:  # the worker's fault and not the chunk's: nobody is blamed
             self.broken(error)
-        except DBAPIError:
+            release_chunk(self.database, claim)
+        except (OperationalError, InterfaceError):  # the database's fault, where other errors of it are the chunk's
             raise
         except Exception:  # should it be the chunk's doing, the ledger takes it apart: it counts as a crash
             log.exception("chunk failed", chunk=claim.chunk_id)
@@ -98,19 +95,3 @@ class ChunkTask:
 def _nothing_done(completion: Completion) -> bool:
     """A stop came before anything was finished: the chunk can go back as it is."""
     return not completion.settled and all(later.code is None for later in completion.later)
-
-
-def make_app(broker: str, task: ChunkTask) -> Celery:
-    """Celery with the one task and the probe."""
-    app = Celery("kosmograph", broker=broker, set_as_current=False)
-    app.conf.update(CELERY_SETTINGS)
-    app.task(name=TASK_NAME, ignore_result=True)(_as_function(task))
-    app.steps["consumer"].add(BrokerProbe)
-    return app
-
-
-def _as_function(task: ChunkTask) -> Callable[..., None]:
-    def annotate_chunk(**message: Any) -> None:
-        task(**message)
-
-    return annotate_chunk

@@ -6,7 +6,9 @@
     work        queued → running: claim, renew, release
     settlement  running → done: the one primitive that completes a chunk
     retries     failed outcomes into new chunks
-    reads       what people ask of a job
+    breaker     what is the source's fault pauses the job
+
+    known, outcomes, records, states and bulk are parts of these.
 
 Every transition is one conditional statement, and the number of rows that it changed is its answer:
 

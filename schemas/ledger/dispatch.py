@@ -77,7 +77,7 @@ def requeue_lost(database: Database, queue: str, broker: str, grace_s: float) ->
 
 
 def reclaim_broker(database: Database, job_id: int, broker_prefix: str) -> int:
-    """queued | running → pending for a job's chunks of a broker that is gone with the run that had it: nobody to blame."""
+    """queued | running → pending for a job's chunks of a broker that is gone with its run. Nobody is to blame."""
     gone = (chunks.c.job_id == job_id) & chunks.c.broker.startswith(broker_prefix, autoescape=True)
     return sum(_change(database, state & gone, BACK_TO_PENDING) for state in (QUEUED, RUNNING))
 
@@ -97,7 +97,7 @@ def reclaim_expired(database: Database, job_id: int | None = None) -> int:
     last = chunks.c.crashes + 1 >= MOST_CRASHES
     reclaimed = _change(database, expired & ~last, BACK_TO_PENDING | {"crashes": chunks.c.crashes + 1})
     with database.read() as connection:
-        ids = connection.execute(select(chunks.c.id).where(expired & last).order_by(chunks.c.id)).scalars().all()
+        ids = connection.execute(select(chunks.c.id).where(expired & last)).scalars().all()
     return reclaimed + sum(_take_apart(database, id_) for id_ in ids)
 
 
@@ -135,12 +135,15 @@ def _take_from(connection: Connection, job_id: int, broker: str, most: int) -> l
 
 def _change(database: Database, condition: ColumnElement[bool], values: dict[str, Any]) -> int:
     """How many chunks met the condition and were changed."""
-    affected = select(chunks.c.id).where(condition).order_by(chunks.c.id)
+    affected = select(chunks.c.id).where(condition)
     with database.read() as connection:
         if connection.execute(affected.limit(1)).first() is None:
             return 0
+    # the sum keeps SQLite from walking the whole table in the order of its ids
+    ordered = affected.order_by(chunks.c.id + 0)
+    changed = update(chunks).where(chunks.c.id.in_(_locked(ordered))).values(values).returning(chunks.c.id)
     with database.write() as connection:
-        return connection.execute(update(chunks).where(chunks.c.id.in_(_locked(affected))).values(values)).rowcount
+        return len(connection.execute(changed).all())  # sqlite3 has no row count for a statement that begins WITH
 
 
 def _locked(some: Select[Any]) -> Select[Any]:

@@ -53,7 +53,7 @@ _COLUMNS = [jobs.c[name] for name in Job.__slots__]  # the dataclass is the list
 def find_job(database: Database, name: str) -> Job:
     """The job of that name. Raises UsageError when there is none, naming those there are."""
     with database.read() as connection:
-        row = connection.execute(_by(jobs.c.name == name)).first()
+        row = connection.execute(_by(jobs.c.name == plain(name))).first()
         if row is None:
             names = connection.execute(select(jobs.c.name).order_by(jobs.c.id.desc()).limit(5)).scalars().all()
             known = f"the latest are {', '.join(names)}" if names else "there are none yet"
@@ -81,6 +81,8 @@ def open_job(
     A listing that was cut off keeps its cursor when it is asked for again in the same words. Raises UsageError when the
     job exists with other recipes: its outcomes would mean two things.
     """
+    if name != plain(name):
+        raise UsageError(f"{name!r} cannot be a job's name: no database stores it; give another with --job")
     with database.write() as connection:
         wanted = store_recipes(connection, job_recipes_wanted)
         (queue,) = {recipe.queue for recipe in job_recipes_wanted}  # one worker serves the whole job
@@ -183,7 +185,7 @@ def finish_jobs(database: Database, job_id: int | None = None) -> list[str]:
 def _finish(database: Database, job_id: int, complete: ColumnElement[bool]) -> str | None:
     finished = update(jobs).where(jobs.c.id == job_id, complete).values(state="finished", finished_at=unix_now())
     with database.write() as connection:
-        # Whoever adds chunks holds this lock. The statement after it sees them; the same statement that waited would not.
+        # Whoever adds chunks holds this lock. The next statement sees them; had it waited itself, it would not.
         lock_job(connection, job_id)
         return connection.execute(finished.returning(jobs.c.name)).scalar()
 

@@ -50,7 +50,7 @@ def settled_images(connection: Connection, job: Job, image_ids: set[int]) -> set
 
 
 def annotated_contents(connection: Connection, job: Job, content_ids: set[int]) -> dict[int, dict[int, int]]:
-    """Those of these contents that are annotated for every recipe of the job: content id → recipe id → annotation id."""
+    """Those of these contents that the job has nothing to do for: content id → recipe id → annotation id."""
     found: dict[int, dict[int, int]] = defaultdict(dict)
     recipe_ids = select(job_recipes.c.recipe_id).where(job_recipes.c.job_id == job.id)
     wanted = select(annotations.c.content_id, annotations.c.recipe_id, annotations.c.id).where(

@@ -109,15 +109,13 @@ def register(
 
 def finish_listing(database: Database, job: Job) -> None:
     """The listing has reached its end: the job finishes when its chunks do."""
-    listed = (
-        update(jobs).where(jobs.c.id == job.id).values(listed_at=unix_now(), listings=jobs.c.listings + 1, cursor=None)
-    )
+    listed = {"listed_at": unix_now(), "listings": jobs.c.listings + 1, "cursor": None}
     with database.write() as connection:
-        connection.execute(listed)
+        connection.execute(update(jobs).where(jobs.c.id == job.id).values(listed))
 
 
 def _one_of(candidates: Sequence[KnownImage], settled: Set[int]) -> KnownImage:
-    """The image that stands for a URI without version: the one that the job shows, else the newest that could be read."""
+    """What a URI without version stands for: the image that the job shows, else the newest that could be read."""
     return max(candidates, key=lambda image: (image.id in settled, image.content_id is not None, image.id))
 
 
@@ -138,7 +136,7 @@ def _sort(
             batch.known += 1
         elif image.id in settled or image.id in batch.reused:
             batch.repeated += 1
-        elif image.content_id in annotated:
+        elif image.content_id is not None and image.content_id in annotated:
             batch.reused[image.id] = item.uri, annotated[image.content_id]
         else:
             batch.new.append(item)
@@ -152,15 +150,14 @@ def _add_chunks(connection: Connection, job_id: int, items: Sequence[Item], chun
 
 
 def _settle(connection: Connection, job: Job, batch: _Batch) -> Counts:
-    """Outcomes for images whose annotations were there before the job asked; what the whole batch adds to the counters."""
+    """Outcomes for images that were annotated before the job asked; what the batch adds to the counters."""
     rows = [
         Outcome(image, recipe, annotation, reused=True)
         for image, (_, by_recipe) in batch.reused.items()
         for recipe, annotation in by_recipe.items()
     ]
-    counts = write_outcomes(
-        connection, job.id, rows, versions_of(connection, [uri for uri, _ in batch.reused.values()])
-    )
+    versions = versions_of(connection, [uri for uri, _ in batch.reused.values()])
+    counts = write_outcomes(connection, job.id, rows, versions)
     counts["images"] += len(batch.new) + len(batch.reused) + batch.repeated
     counts["reused"] += batch.repeated * job.recipes
     return counts

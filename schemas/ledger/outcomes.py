@@ -1,7 +1,7 @@
 """Outcomes: one for each image, recipe and job. How they are written, replaced and counted.
 
-Whoever writes outcomes of a job has its row locked (`lock_job`). Each mention of an image in a listing brings exactly one
-count for each recipe, so `images × recipes` is the sum of the counters and of what waits in chunks, at every moment.
+Whoever writes outcomes of a job has its row locked (`lock_job`). Each mention of an image in a listing brings exactly
+one count for each recipe: at every moment `images × recipes` is the sum of the counters and of what waits in chunks.
 """
 
 from collections import Counter
@@ -137,8 +137,9 @@ def _supersede(connection: Connection, job_id: int, new: Sequence[Outcome], vers
     _each(connection, delete(outcomes).where(*this), [row for row in older if row.retrying])
     gone = [row for row in older if not row.retrying]
     _each(connection, update(outcomes).where(*this).values(superseded=True), gone)
-    counts = Counts(reused=len(gone))
-    counts.subtract(Outcome(*row[:-1]).kind for row in gone)
+    counts = Counts({"reused": len(gone)})
+    for row in gone:
+        counts[Outcome(*row[:-1]).kind] -= 1
     return counts
 
 

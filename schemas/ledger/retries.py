@@ -30,7 +30,7 @@ def retry_failed(database: Database, job: Job, *, code: str | None = None, chunk
             _reopen(connection, job.id)
             _mark(connection, job.id, rows)
             _add_chunks(connection, job, rows, chunk_size)
-            add_to_job(connection, job.id, Counts(failed=-len(rows)))
+            add_to_job(connection, job.id, Counts({"failed": -len(rows)}))
         total, after = total + len(rows), (rows[-1].code, rows[-1].image_id, rows[-1].recipe_id)
 
 

@@ -23,7 +23,7 @@ from schemas.tables import chunks, unix_now
 
 
 def complete(database: Database, claim: Claim, completion: Completion, *, breaker_images: int) -> bool:
-    """running → done, with everything that follows from it. False, and nothing changed, if the chunk is not ours now."""
+    """running → done, with all that follows from it. False, and nothing changed, if the chunk is not ours now."""
     _check_conserved(claim, completion)
     done = (
         update(chunks)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
@@ -11,12 +12,15 @@ from schemas.database import Database
 from schemas.errors import SetupError
 from schemas.views import view_statements
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 HEAD = "0001"
 _LOCK = int.from_bytes(hashlib.blake2b(b"kosmograph migrations", digest_size=7).digest(), "big")
 
 
 def upgrade(database: Database) -> None:
-    """Bring the database to the newest version, or make it. Many processes may ask at once: one works, the others wait."""
+    """Bring the database to the newest version, or make it. Of many processes at once, one works, the others wait."""
     if version_of(database) == HEAD:
         return
     from alembic import command  # a quarter of a second, which no other command should pay
@@ -55,7 +59,7 @@ def version_of(database: Database) -> str | None:
         return _version(connection)
 
 
-def alembic_config(connection: Connection) -> "object":
+def alembic_config(connection: Connection) -> "Config":
     """Alembic's configuration, bound to a connection that is in a transaction."""
     from alembic.config import Config
 

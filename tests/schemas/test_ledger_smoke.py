@@ -17,14 +17,22 @@ def test_smoke(database: Database) -> None:
         assert work.claim_chunk(database, d.chunk_id, d.fence, worker="w", lease_s=10) is None
         assert work.renew_leases(database, "w", [d.chunk_id], 10) == {d.chunk_id: "running"}
         g = Grounding("An image of a cat", (Entity("a cat", 12, 17, (Box(0, 0, 1, 1, 0, 1023, 0, True),)),))
-        c = Completion([
-            Settled(i, i.version, Content(i.uri, 3, 4, "JPEG", 9), {k: Annotation("raw", g, [[0.5]], "stop", 3, -1.0, "cpu") for k in claim.recipes})
-            for i in claim.items
-        ])
+        c = Completion(
+            [
+                Settled(
+                    i,
+                    i.version,
+                    Content(i.uri, 3, 4, "JPEG", 9),
+                    {k: Annotation("raw", g, [[0.5]], "stop", 3, -1.0, "cpu") for k in claim.recipes},
+                )
+                for i in claim.items
+            ]
+        )
         assert settlement.complete(database, claim, c, breaker_images=5)
         assert not settlement.complete(database, claim, c, breaker_images=5)
     assert jobs.finish_jobs(database) == ["j"]
     from sqlalchemy import text
+
     with database.read() as conn:
         print(conn.execute(text("select * from progress")).mappings().all())
         print(conn.execute(text("select * from groundings")).mappings().first())

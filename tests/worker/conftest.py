@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from schemas.settings import Settings
-from worker.fetch import Storage
+from schemas.storage import StorageOptions
 from worker.images import Limits
 from worker.loader import Loader
 
@@ -61,7 +61,7 @@ def new_loader(limits: Limits) -> Iterator[Callable[..., Loader]]:
     """Loaders with some limits changed, closed at the end: `new_loader(processes=1, max_bytes=…)`."""
     loaders: list[Loader] = []
 
-    def make(processes: int = 1, storage: Storage = Storage(), **changed: Any) -> Loader:  # noqa: B008
+    def make(processes: int = 1, storage: StorageOptions = StorageOptions(), **changed: Any) -> Loader:  # noqa: B008
         loaders.append(Loader(replace(limits, **changed), processes, storage))
         return loaders[-1]
 

@@ -1,4 +1,4 @@
-"""The engine says what transformers says of each image alone, whoever asks, in whatever order, and nobody waits in vain."""
+"""The engine says what transformers says of each image alone, whoever asks, and nobody waits in vain."""
 
 import copy
 import threading
@@ -24,12 +24,8 @@ from worker.revision import resolve
 Pixels = NDArray[np.uint8]
 
 BRIEF = "<grounding>An image of"
-PROMPTS = (
-    BRIEF,
-    "<grounding><phrase>a red circle</phrase>",
-    "<grounding>Describe this image in detail:",
-    "An image of",
-)
+PHRASE = "<grounding><phrase>a red circle</phrase>"
+PROMPTS = (BRIEF, PHRASE, "<grounding>Describe this image in detail:", "An image of")
 POISON = np.zeros((224, 224, 3), np.uint8)
 TIMEOUT_S = 60
 
@@ -103,8 +99,8 @@ def at_every_image_batch(kosmos: Kosmos, act: Callable[[torch.Tensor], torch.Ten
 
 
 def is_poison(images: torch.Tensor) -> torch.Tensor:
-    """Which of the images are POISON: [n]."""
-    return (images == images.amin()).all(-1).all(-1).all(-1) | (images[:, 0].amax((1, 2)) < -1.7)
+    """Which of the images are black all over: [n]."""
+    return images.amax((1, 2, 3)) < -1.4
 
 
 @dataclass
@@ -122,12 +118,13 @@ class Gate:
 # ---- what it says
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 16])
-def test_tokens_are_those_of_transformers_on_each_image_alone(kosmos: Kosmos, plain: Plain, batch_size: int) -> None:
-    requests = [Request(scene(seed), PROMPTS[seed % 4], 48, (0, 0, 3)[seed % 3]) for seed in range(20)]
-    with Engine(kosmos, batch_size) as engine:
-        generations = done([engine.submit(request) for request in requests])
-    assert [generation.token_ids for generation in generations] == [plain(request) for request in requests]
+def test_tokens_are_those_of_transformers_on_each_image_alone(kosmos: Kosmos, plain: Plain) -> None:
+    requests = [Request(scene(seed), PROMPTS[seed % 4], 48, (0, 0, 3)[seed % 3]) for seed in range(24)]
+    expected = [plain(request) for request in requests]
+    for batch_size in (1, 5, 16):
+        with Engine(kosmos, batch_size) as engine:
+            generations = done([engine.submit(request) for request in requests])
+        assert [generation.token_ids for generation in generations] == expected
 
 
 def test_requests_of_many_threads_get_their_own_answers(kosmos: Kosmos, plain: Plain) -> None:
@@ -161,7 +158,7 @@ def test_logprobs_are_those_of_teacher_forcing_before_any_token_is_forbidden(kos
         places = torch.zeros_like(ids)
         places[:, 2:66] = 1
         with torch.inference_mode():
-            pixels = kosmos.normalise(request.pixels[None])
+            pixels = kosmos.normalise(np.stack([request.pixels]))
             logits = kosmos.model(pixel_values=pixels, input_ids=ids, image_embeds_position_mask=places).logits
         expected = logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1).gather(1, ids[0, len(prompt_ids) :, None])
         assert generation.logprobs == pytest.approx(expected[:, 0].tolist(), abs=1e-4)
@@ -181,17 +178,23 @@ def test_limit_on_length_is_told_and_an_end_on_the_last_token_is_an_end(kosmos: 
 
 def test_row_that_ends_on_its_first_token_leaves_its_neighbours_alone(kosmos: Kosmos) -> None:
     """The first token of one of the images is made the end token of all."""
-    pixels, prompts = [scene(seed) for seed in range(6)], ("An image of", "An image of")
+    requests = [Request(scene(seed), "An image of", 24) for seed in range(6)]
     with Engine(kosmos, 6) as engine:
-        before = done([engine.submit(Request(image, prompts[0], 24)) for image in pixels])
+        before = done([engine.submit(request) for request in requests])
     ending = copy.copy(kosmos)
     ending.eos_id = before[0].token_ids[0]
     with Engine(ending, 6) as engine:
-        after = done([engine.submit(Request(image, prompts[0], 24)) for image in pixels])
+        after = done([engine.submit(request) for request in requests])
     for first, second in zip(before, after, strict=True):
         cut = first.token_ids.index(ending.eos_id) + 1 if ending.eos_id in first.token_ids else 24
         assert second.token_ids[: len(first.token_ids)] == first.token_ids[:cut]
     assert after[0].token_ids == [ending.eos_id]
+
+
+def test_engine_runs_in_bfloat16() -> None:
+    with Engine(load_model(resolve("demo", dtype="bfloat16"), "cpu"), 2) as engine:
+        generations = done([engine.submit(Request(scene(seed), PHRASE, 24)) for seed in range(2)])
+    assert all("<object><patch_index_" in generation.raw_text for generation in generations)
 
 
 # ---- how it batches

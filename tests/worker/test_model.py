@@ -146,6 +146,25 @@ def test_generation_settings_of_a_checkpoint_do_not_reach_the_output(folder: Pat
     assert found.to_diff_dict() == kosmos.model.text_model.generation_config.to_diff_dict()
 
 
+def test_layout_of_the_published_checkpoint_is_loaded(folder: Path, kosmos: Kosmos) -> None:
+    """With `preprocessor_config.json` and its `use_square_size`, half a config, and generation settings in it."""
+    (folder / "processor_config.json").unlink()
+    (folder / "generation_config.json").unlink()
+    images = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}, "use_square_size": True}
+    names = {"image_processor_type": "CLIPImageProcessor", "processor_class": "Kosmos2Processor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(images | names | {"do_center_crop": True}))
+    config = json.loads((folder / "config.json").read_text())
+    text = {key: value for key, value in config["text_config"].items() if key != "tie_word_embeddings"}
+    config = {key: value for key, value in config.items() if key != "tie_word_embeddings"}
+    config["text_config"] = text | {"no_repeat_ngram_size": 3, "min_length": 0, "max_length": 20}
+    (folder / "config.json").write_text(json.dumps(config))
+    found = load(folder)
+    assert torch.equal(found.normalise(PIXELS), kosmos.normalise(PIXELS))
+    head, embedding = found.model.text_model.lm_head.weight, found.model.text_model.model.embed_tokens.weight
+    assert torch.equal(head, embedding)
+    assert found.model.text_model.generation_config.no_repeat_ngram_size is None
+
+
 def drop_a_weight(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors.pop("image_to_text_projection.latent_query")

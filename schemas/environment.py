@@ -1,0 +1,24 @@
+"""The variables of the environment that are ours, and the one of them that must be known before the settings are."""
+
+import os
+
+PREFIX = "KOSMOGRAPH_"
+DEFAULT_DB = "sqlite:///kosmograph.db"
+
+
+def our_variables() -> dict[str, str]:
+    """Every `KOSMOGRAPH_` variable, by its name in capitals."""
+    return {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+
+
+def database_url(flag: str | None) -> str:
+    """The database's URL, as `load_settings(db=flag).db` has it.
+
+    Most often no other variable is set, and who only looks need not wait for the settings to be imported.
+    """
+    ours = our_variables()
+    if ours.keys() - {f"{PREFIX}DB"}:
+        from schemas.settings import load_settings
+
+        return load_settings(db=flag).db
+    return flag if flag is not None else ours.get(f"{PREFIX}DB", DEFAULT_DB)

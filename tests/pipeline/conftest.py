@@ -1,0 +1,135 @@
+"""Whole runs in real processes, as a person starts them."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Kosmograph:
+    """The command line in a folder of its own, where the database is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *arguments: str, **variables: str) -> Run:
+        """Run a command to its end."""
+        done = self.start(*arguments, **variables)
+        out, err = done.communicate(timeout=240)
+        return Run(done.returncode, out, err)
+
+    def start(self, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+        """Start a command, in a process group of its own."""
+        command = [sys.executable, "-P", "-m", "kosmograph", *arguments]
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=os.environ | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def annotate(self, *arguments: str, **variables: str) -> Run:
+        """`annotate` with the null model, unless the arguments name another."""
+        model = () if "--model" in arguments else ("--model", "null")
+        return self("annotate", *arguments, *model, **variables)
+
+    def sql(self, query: str) -> list[dict[str, Any]]:
+        run = self("sql", query, "--format", "json")
+        assert run.code == 0, run.err
+        return json.loads(run.out)
+
+    def value(self, query: str) -> Any:
+        """The one value that a query answers."""
+        return next(iter(self.sql(query)[0].values()))
+
+    def end(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+
+
+@pytest.fixture
+def kosmograph(tmp_path: Path) -> Iterator[Kosmograph]:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    line = Kosmograph(folder)
+    yield line
+    line.end()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return folder
+
+
+def jpeg(seed: int, size: tuple[int, int] = (96, 96)) -> bytes:
+    """A small picture with bytes of its own."""
+    noise = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(data, "JPEG")
+    return data.getvalue()
+
+
+@pytest.fixture
+def picture() -> Callable[..., bytes]:
+    return jpeg
+
+
+@pytest.fixture
+def many(photos: Path) -> Callable[[int], Path]:
+    """A folder with so many small pictures, all different; called again, with more of them."""
+
+    def fill(count: int) -> Path:
+        for number in range(count):
+            path = photos / f"{number:05}.jpg"
+            if not path.exists():
+                path.write_bytes(jpeg(number))
+        return photos
+
+    return fill
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Wait until a condition holds, and return what it returned; fail after a limit."""
+
+    def wait(condition: Callable[[], Any], limit_s: float = 60.0) -> Any:
+        deadline = time.monotonic() + limit_s
+        while not (value := condition()):
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            time.sleep(0.05)
+        return value
+
+    return wait

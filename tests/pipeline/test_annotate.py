@@ -1,0 +1,161 @@
+"""`annotate` from a folder of images to rows in SQL."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def test_folder_becomes_captions_and_boxes(kosmograph, examples: Path) -> None:
+    """Given the drawings, when they are annotated by the demo model, then SQL has captions and boxes for each."""
+    run = kosmograph.annotate(str(examples), "--model", "demo", "--job", "drawings")
+    assert run.code == 0, run.err
+    assert "drawings: 16 images, 16 annotated, 0 reused, 0 failed" in run.out
+    captions = kosmograph.sql("SELECT * FROM captions WHERE job = 'drawings'")
+    assert len(captions) == 16
+    assert all(row["caption"].startswith("An image of a") for row in captions)
+    assert {row["model"] for row in captions} == {"demo"}
+    boxes = kosmograph.sql("SELECT * FROM groundings")
+    assert len(boxes) >= 16
+    for box in boxes:
+        assert box["caption"][box["span_start"] : box["span_end"]] == box["phrase"]
+        assert 0 < box["score"] <= 1
+        assert box["valid"]
+
+
+def test_sizes_are_upright(kosmograph, examples: Path) -> None:
+    kosmograph.annotate(str(examples / "upright.jpg"))
+    with Image.open(examples / "upright.jpg") as stored:
+        assert stored.getexif()[0x0112] in (5, 6, 7, 8)
+        turned = stored.size[::-1]
+    row = kosmograph.sql("SELECT width, height FROM captions")[0]
+    assert (row["width"], row["height"]) == turned
+
+
+def test_second_run_does_nothing(kosmograph, many) -> None:
+    """The same command again starts no worker, computes nothing, and says so."""
+    folder = str(many(30))
+    first = kosmograph.annotate(folder)
+    assert first.code == 0, first.err
+    before = kosmograph.sql("SELECT * FROM annotations ORDER BY id")
+    again = kosmograph.annotate(folder, KOSMOGRAPH_DEVICE="none, so that a worker would fail")
+    assert again.code == 0, again.err
+    assert kosmograph.sql("SELECT * FROM annotations ORDER BY id") == before
+    assert "30 images, 30 annotated, 0 reused, 0 failed" in again.out
+
+
+def test_new_images_alone_are_annotated(kosmograph, many) -> None:
+    kosmograph.annotate(str(many(25)))
+    before = kosmograph.value("SELECT MAX(id) FROM annotations")
+    run = kosmograph.annotate(str(many(35)))
+    assert "35 images, 35 annotated" in run.out
+    assert kosmograph.value(f"SELECT COUNT(*) FROM annotations WHERE id > {before}") == 10
+
+
+def test_same_bytes_under_another_name_reuse_the_annotation(kosmograph, photos, picture) -> None:
+    (photos / "one.jpg").write_bytes(picture(1))
+    kosmograph.annotate(str(photos))
+    (photos / "two.jpg").write_bytes(picture(1))
+    run = kosmograph.annotate(str(photos))
+    assert "2 images, 1 annotated, 1 reused" in run.out
+    assert kosmograph.value("SELECT COUNT(*) FROM annotations") == 1
+    assert kosmograph.value("SELECT COUNT(DISTINCT uri) FROM captions") == 2
+
+
+def test_another_job_reuses_without_a_worker(kosmograph, many) -> None:
+    """What is annotated is settled with the listing: no chunk travels."""
+    folder = str(many(20))
+    kosmograph.annotate(folder)
+    run = kosmograph.annotate(folder, "--job", "again", KOSMOGRAPH_DEVICE="none, so that a worker would fail")
+    assert run.code == 0, run.err
+    assert "again: 20 images, 0 annotated, 20 reused" in run.out
+
+
+def test_changed_image_is_annotated_anew(kosmograph, photos, picture) -> None:
+    (photos / "one.jpg").write_bytes(picture(1))
+    kosmograph.annotate(str(photos))
+    (photos / "one.jpg").write_bytes(picture(2, (120, 80)))
+    run = kosmograph.annotate(str(photos))
+    assert "1 images, 1 annotated" in run.out
+    assert [row["width"] for row in kosmograph.sql("SELECT width FROM captions")] == [120]
+
+
+def test_several_prompts_share_a_run(kosmograph, many) -> None:
+    run = kosmograph.annotate(str(many(5)), "--task", "brief", "--phrase", "a red circle", "--question", "What is it?")
+    assert "5 images, 15 annotated" in run.out
+    tasks = kosmograph.sql("SELECT task, COUNT(*) AS n FROM captions GROUP BY task ORDER BY task")
+    assert [(row["task"], row["n"]) for row in tasks] == [("brief", 5), ("phrase", 5), ("question", 5)]
+
+
+def test_job_with_other_recipes_is_refused_with_a_hint(kosmograph, many) -> None:
+    folder = str(many(2))
+    kosmograph.annotate(folder, "--job", "mine")
+    run = kosmograph.annotate(folder, "--job", "mine", "--task", "detailed")
+    assert run.code == 2
+    assert "--job" in run.err
+    assert len(run.err.strip().splitlines()) == 1
+
+
+def test_modules_of_the_users_folder_are_left_alone(kosmograph, many) -> None:
+    for name in ("worker.py", "schemas.py", "producer.py", "catalog.py", "celery.py", "kosmograph.py"):
+        (kosmograph.folder / name).write_text("raise RuntimeError('the wrong module')")
+    run = kosmograph.annotate(str(many(3)))
+    assert run.code == 0, run.err
+
+
+def test_hostile_names_on_disk_arrive_whole(kosmograph, photos, picture) -> None:
+    """Each name ends as one caption, under a URI that names the file again."""
+    names = [
+        "with space.jpg", "new\nline.jpg", "plus+plus.jpg", "per%20cent.jpg", "ha#sh?.jpg", "quote'\".jpg",
+        "\u00e9 composed.jpg", "e\u0301 decomposed.jpg", "\U0001f600.jpg", "x" * 251 + ".jpg", "back\\slash.jpg",
+    ]  # fmt: skip
+    for number, name in enumerate(names):
+        (photos / name).write_bytes(picture(number))
+    (Path(str(photos)) / b"latin-\xe9.jpg".decode("utf-8", "surrogateescape")).write_bytes(picture(99))
+    run = kosmograph.annotate(str(photos))
+    assert run.code == 0, run.err
+    from schemas.uris import path_of
+
+    found = {path_of(row["uri"]).name for row in kosmograph.sql("SELECT uri FROM captions")}
+    assert found == {*names, b"latin-\xe9.jpg".decode("utf-8", "surrogateescape")}
+
+
+def test_real_photographs_go_through(kosmograph) -> None:
+    """The photographs that scikit-image ships end as captions with their own sizes."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    pictures = [path for path in sorted(folder.iterdir()) if path.suffix in (".png", ".jpg", ".gif", ".tif")]
+    assert len(pictures) > 20
+    run = kosmograph.annotate(*map(str, pictures), "--model", "demo")
+    assert run.code == 0, run.err + run.out
+    rows = kosmograph.sql("SELECT uri, width, height FROM captions")
+    sizes = {row["uri"].rpartition("/")[2]: (row["width"], row["height"]) for row in rows}
+    for path in pictures:
+        with Image.open(path) as image:
+            assert sizes[path.name] == image.size
+
+
+def test_show_draws_the_boxes(kosmograph, examples: Path) -> None:
+    picture = examples / "postcard.jpg"
+    kosmograph.annotate(str(picture), "--model", "demo")
+    run = kosmograph("show", str(picture), "--save", "out.png")
+    assert run.code == 0, run.err
+    assert "An image of" in run.out
+    with Image.open(kosmograph.folder / "out.png") as drawn:
+        assert drawn.width >= 480
+
+
+def test_try_answers_several_prompts_without_a_database(kosmograph, examples: Path) -> None:
+    prompts = ("--task", "brief", "--phrase", "a circle")
+    run = kosmograph("try", str(examples / "postcard.jpg"), "--model", "demo", *prompts, "--save", "t.png")
+    assert run.code == 0, run.err
+    assert run.out.count("saved ") == 2
+    assert (kosmograph.folder / "t.png").exists()
+    assert (kosmograph.folder / "t-2.png").exists()
+    assert not list(kosmograph.folder.glob("*.db"))
+
+
+@pytest.fixture
+def examples() -> Path:
+    return Path(__file__).parents[2] / "examples" / "images"

@@ -1,0 +1,82 @@
+"""Bad files among good ones: each ends as a failure with its code, and every neighbour is annotated."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import Code
+
+
+def bomb() -> bytes:
+    """A PNG of a few dozen bytes whose header claims 60,000 × 60,000 pixels."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(b"\0" * 1000)) + part(b"IEND", b"")
+    )
+
+
+@pytest.fixture
+def mixed(photos: Path, picture) -> dict[str, Code]:
+    """Twenty good pictures in a folder with bad ones; the bad ones' names and codes."""
+    for number in range(20):
+        (photos / f"good-{number:02}.jpg").write_bytes(picture(number))
+    whole = picture(100, (640, 480))
+    bad = {
+        "corrupt.jpg": (whole[:2] + b"\x00" * 400, Code.NOT_AN_IMAGE),
+        "truncated.jpg": (whole[: len(whole) // 2], Code.TRUNCATED),
+        "empty.jpg": (b"", Code.EMPTY_FILE),
+        "text.jpg": (b"This is a letter and no picture.\n" * 20, Code.NOT_AN_IMAGE),
+        "bomb.png": (bomb(), Code.TOO_LARGE),
+        "drawing.jpg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', Code.UNSUPPORTED_FORMAT),
+    }
+    for name, (data, _) in bad.items():
+        (photos / name).write_bytes(data)
+    return {name: code for name, (_, code) in bad.items()}
+
+
+def test_bad_files_fail_alone_with_their_codes(kosmograph, photos: Path, mixed) -> None:
+    run = kosmograph.annotate(str(photos), "--job", "mixed")
+    assert run.code == 3, run.err
+    assert "26 images, 20 annotated, 0 reused, 6 failed" in run.out
+    assert "kosmograph failures mixed" in run.out
+    failures = kosmograph.sql("SELECT * FROM failures")
+    assert {row["uri"].rpartition("/")[2]: row["code"] for row in failures} == mixed
+    assert all(row["message"] for row in failures)
+    assert kosmograph.value("SELECT COUNT(*) FROM captions") == 20
+
+
+def test_failures_are_not_tried_again_until_retry(kosmograph, photos: Path, mixed, picture) -> None:
+    kosmograph.annotate(str(photos), "--job", "mixed")
+    first = kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id")
+    assert kosmograph.annotate(str(photos), "--job", "mixed").code == 3
+    assert kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id") == first
+    (photos / "empty.jpg").write_bytes(picture(200))
+    assert kosmograph("retry", "mixed", "--code", "empty_file").code == 0
+    run = kosmograph.annotate(str(photos), "--job", "mixed")
+    assert run.code == 3
+    assert "26 images, 21 annotated, 0 reused, 5 failed" in run.out
+    assert {row["uri"].rpartition("/")[2] for row in kosmograph.sql("SELECT uri FROM failures")} == set(mixed) - {
+        "empty.jpg"
+    }
+
+
+def test_strict_stops_at_the_first_failure(kosmograph, photos: Path, mixed) -> None:
+    run = kosmograph.annotate(str(photos), "--job", "mixed", "--strict")
+    assert run.code == 1
+    assert "--strict" in run.err
+    assert kosmograph.value("SELECT state FROM jobs") == "paused"
+
+
+def test_failures_command_shows_each_with_its_reason(kosmograph, photos: Path, mixed) -> None:
+    kosmograph.annotate(str(photos), "--job", "mixed")
+    run = kosmograph("failures", "mixed")
+    assert run.code == 0
+    for name, code in mixed.items():
+        assert name in run.out
+        assert code in run.out

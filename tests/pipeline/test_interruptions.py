@@ -1,0 +1,150 @@
+"""Runs that end before they are done, and the same command again."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+IMAGES = 600
+
+
+@pytest.fixture
+def half_way(kosmograph, eventually):
+    """Start a run, and come back when a part of it is committed."""
+
+    def start(folder: Path) -> "subprocess.Popen[str]":
+        run = kosmograph.start("annotate", str(folder), "--model", "null", KOSMOGRAPH_CHUNK_SIZE="16")
+        eventually(lambda: count(kosmograph, "SELECT COUNT(*) FROM outcomes") >= 32 or run.poll() is not None)
+        assert run.poll() is None, run.communicate()
+        return run
+
+    return start
+
+
+def count(kosmograph, query: str) -> int:
+    """A number from the database, 0 while there are no tables."""
+    path = kosmograph.folder / "kosmograph.db"
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+            return connection.execute(query).fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+def children_of(pid: int) -> list[int]:
+    """The process ids of all descendants that run."""
+    found = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in found.splitlines()]
+    below = [child for child, parent in pairs if parent == pid]
+    return below + [grandchild for child in below for grandchild in children_of(child)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def assert_every_image_has_one_outcome(kosmograph) -> None:
+    assert kosmograph.value("SELECT COUNT(*) FROM outcomes") == IMAGES
+    assert kosmograph.value("SELECT COUNT(DISTINCT image_id) FROM outcomes") == IMAGES
+    assert kosmograph.value("SELECT COUNT(*) FROM annotations") == IMAGES
+    assert kosmograph.value("SELECT COUNT(*) FROM chunks WHERE state <> 'done'") == 0
+    progress = kosmograph.sql("SELECT * FROM progress")[0]
+    assert (progress["state"], progress["annotated"], progress["reused"], progress["failed"], progress["pending"]) == (
+        "finished", IMAGES, 0, 0, 0,
+    )  # fmt: skip
+
+
+def test_ctrl_c_commits_what_is_finished_and_the_same_command_goes_on(kosmograph, many, half_way, eventually) -> None:
+    folder = many(IMAGES)
+    run = half_way(folder)
+    children = children_of(run.pid)
+    assert children
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err
+    assert "the same command continues" in out
+    eventually(lambda: not any(alive(child) for child in children))
+    assert kosmograph.value("SELECT COUNT(*) FROM chunks WHERE state IN ('queued', 'running')") == 0
+    assert kosmograph.value("SELECT COALESCE(MAX(crashes), 0) FROM chunks") == 0
+    committed = kosmograph.sql("SELECT * FROM annotations ORDER BY id")
+    assert 0 < len(committed) < IMAGES
+    again = kosmograph.annotate(str(folder), KOSMOGRAPH_CHUNK_SIZE="16")
+    assert again.code == 0, again.err
+    assert kosmograph.sql("SELECT * FROM annotations ORDER BY id")[: len(committed)] == committed
+    assert_every_image_has_one_outcome(kosmograph)
+
+
+def test_kill_9_leaves_nothing_running_and_the_same_command_goes_on(kosmograph, many, half_way, eventually) -> None:
+    folder = many(IMAGES)
+    run = half_way(folder)
+    children = children_of(run.pid)
+    run.kill()
+    run.communicate(timeout=60)
+    eventually(lambda: not any(alive(child) for child in children))
+    committed = kosmograph.sql("SELECT * FROM annotations ORDER BY id")
+    assert 0 < len(committed) < IMAGES
+    again = kosmograph.annotate(str(folder), KOSMOGRAPH_CHUNK_SIZE="16")
+    assert again.code == 0, again.err
+    assert kosmograph.sql("SELECT * FROM annotations ORDER BY id")[: len(committed)] == committed
+    assert_every_image_has_one_outcome(kosmograph)
+
+
+def test_two_runs_of_one_job_at_once_are_refused(kosmograph, many, half_way) -> None:
+    """The second says so in one line; the first goes on as if nothing had happened."""
+    folder = many(IMAGES)
+    first = half_way(folder)
+    second = kosmograph.annotate(str(folder))
+    assert second.code == 1
+    assert "at work in another process" in second.err
+    assert len(second.err.strip().splitlines()) == 1
+    first.communicate(timeout=120)
+    assert first.returncode == 0
+    assert_every_image_has_one_outcome(kosmograph)
+
+
+def test_pause_ends_the_run_and_the_same_command_resumes(kosmograph, many, half_way) -> None:
+    folder = many(IMAGES)
+    run = half_way(folder)
+    job = kosmograph.value("SELECT name FROM jobs")
+    assert kosmograph("pause", job).code == 0
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "paused: by hand" in err
+    assert "kosmograph resume" in err
+    again = kosmograph.annotate(str(folder))
+    assert again.code == 0, again.err
+    assert_every_image_has_one_outcome(kosmograph)
+
+
+def test_cancelled_job_keeps_what_is_annotated(kosmograph, many, half_way) -> None:
+    run = half_way(many(IMAGES))
+    assert kosmograph("cancel", kosmograph.value("SELECT name FROM jobs")).code == 0
+    run.communicate(timeout=60)
+    assert run.returncode == 1
+    progress = kosmograph.sql("SELECT * FROM progress")[0]
+    assert progress["state"] == "cancelled"
+    assert progress["annotated"] == kosmograph.value("SELECT COUNT(*) FROM outcomes") > 0
+    assert progress["pending"] > 0
+
+
+def test_killed_worker_is_replaced_and_its_chunks_are_done(kosmograph, many, half_way) -> None:
+    folder = many(IMAGES)
+    run = half_way(folder)
+    workers = subprocess.run(
+        ["pgrep", "-f", "kosmograph worker.*--name"], capture_output=True, text=True
+    ).stdout.split()
+    ours = set(children_of(run.pid)) & set(map(int, workers))
+    keepers = {pid for pid in ours if "keeper" in Path(f"/proc/{pid}/cmdline").read_text()}
+    for pid in ours - keepers:
+        os.kill(pid, signal.SIGKILL)
+    assert ours - keepers
+    run.communicate(timeout=120)
+    assert run.returncode == 0
+    assert_every_image_has_one_outcome(kosmograph)
