@@ -29,7 +29,9 @@ def _leave_the_users_folder_out() -> None:
 
 
 def _end(message: str, code: int) -> None:
-    print(f"kosmograph: {message}", file=sys.stderr)  # noqa: T201
+    from schemas.uris import printable
+
+    print(f"kosmograph: {printable(message)}", file=sys.stderr)  # noqa: T201
     sys.exit(code)
 
 

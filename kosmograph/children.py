@@ -1,5 +1,6 @@
 """Child processes of the front door: each under a keeper, so that they end with us."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,10 @@ class Child:
     @property
     def code(self) -> int | None:
         """The exit code, None while it runs; 128 + N where signal N ended it."""
-        return self._keeper.poll()
+        code = self._keeper.poll()
+        if code is not None:
+            self._let_go()
+        return code
 
     def terminate(self) -> None:
         self._keeper.terminate()
@@ -38,14 +42,15 @@ class Child:
     def stop(self) -> int:
         """Ask it to end, wait for it, and insist after a while; the exit code."""
         self.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._keeper.wait(STOP_S)
+        self._let_go()
+        return self._keeper.wait()
+
+    def _let_go(self) -> None:
+        """Close our end of the pipe: a keeper that is still there ends its command, by force if it must."""
         assert self._keeper.stdin
-        try:
-            return self._keeper.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._keeper.stdin.close()  # the keeper kills, and then goes itself
-            return self._keeper.wait()
-        finally:
-            self._keeper.stdin.close()
+        self._keeper.stdin.close()
 
     def last_words(self) -> str:
         """Why it ended, in its own words where it has said so, else the last line of its log."""

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from schemas.ledger.jobs import Job
+from schemas.uris import printable
 
 LINE_EVERY_S = 10.0
 RATE_OVER_S = 30.0
@@ -33,13 +34,13 @@ class Display:
             yield
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, TimeElapsedColumn(), console=self._console) as self._progress:
-            self._task = self._progress.add_task(name, total=None, note="starting")
+            self._task = self._progress.add_task(printable(name), total=None, note="starting")
             yield
         self._progress = None
 
@@ -57,7 +58,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line for a person."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, soft_wrap=True)
 
     def _remember(self, now: float, settled: int) -> None:
         self._seen.append((now, settled))

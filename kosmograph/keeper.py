@@ -26,7 +26,6 @@ def main(command: list[str]) -> None:
             child.terminate()
 
     signal.signal(signal.SIGTERM, pass_on)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_keeper))
     if asked.is_set():  # before there was a child
         pass_on()
@@ -37,7 +36,6 @@ def main(command: list[str]) -> None:
 
 def _end_with_keeper() -> None:
     """In the child: Linux ends it when its keeper is killed, which leaves nobody to watch for it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

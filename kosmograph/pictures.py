@@ -12,8 +12,9 @@ from schemas.settings import Settings
 
 @dataclass(frozen=True)
 class DrawnBox:
-    """A box of a phrase, as fractions of the upright image."""
+    """A box of an entity of the caption, as fractions of the upright image."""
 
+    entity: int
     phrase: str
     x1: float
     y1: float
@@ -38,11 +39,10 @@ def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Pa
     from catalog.drawing import DrawnPhrase, draw
 
     phrases = []
-    for phrase, group in groupby(boxes, key=lambda box: box.phrase):
+    for _, group in groupby(boxes, key=lambda box: box.entity):
         some = list(group)
         corners = [(box.x1, box.y1, box.x2, box.y2) for box in some]
-        scores = [box.score for box in some if box.score is not None]
-        phrases.append(DrawnPhrase(phrase, corners, min(scores, default=None), all(box.valid for box in some)))
+        phrases.append(DrawnPhrase(some[0].phrase, corners, valid=all(box.valid for box in some)))
     drawn = draw(picture, caption, phrases, note)
     try:
         drawn.save(path)

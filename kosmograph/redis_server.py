@@ -52,6 +52,7 @@ class RedisServer:
         deadline = time.monotonic() + START_S
         while not self._answers():
             if child.code is not None or time.monotonic() > deadline:
+                child.stop()
                 raise SetupError(f"{binary} does not start: {child.last_words()}; give a running one with --broker")
             time.sleep(0.02)
         return child

@@ -1,9 +1,5 @@
 """The services: a dispatcher, and workers, until SIGTERM."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import structlog
 
 from kosmograph.annotate import interruptible
@@ -53,17 +49,13 @@ def run_workers(
 ) -> int:
     """One worker process for each GPU, each replaced when it dies; the exit code."""
     _require_broker(settings)
-    folder = Path(tempfile.mkdtemp(prefix="kosmograph-"))
-    try:
-        pool = WorkerPool(settings, devices_for(settings, gpus), folder, revision=revision, dtype=dtype)
-        with interruptible() as stop:
-            try:
-                while not stop.wait(LOOK_S):
-                    pool.check()
-            finally:
-                pool.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    pool = WorkerPool(settings, devices_for(settings, gpus), None, revision=revision, dtype=dtype)
+    with interruptible() as stop:
+        try:
+            while not stop.wait(LOOK_S):
+                pool.check()
+        finally:
+            pool.stop()
     return 0
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from catalog.queries import boxes_of, failures_of, image_of
+from catalog.reader import Reader
 from kosmograph.control import open_database
 from kosmograph.output import say, say_json
 from kosmograph.pictures import DrawnBox, picture_of, save_picture
-from schemas.database import Database
 from schemas.errors import UsageError
 from schemas.settings import load_settings
 from schemas.uris import absolute_uri, printable
+
+BOX = ("entity", "phrase", "x1", "y1", "x2", "y2", "score", "valid")
 
 
 def show_image(image: str, *, job: str | None, save: Path | None, as_json: bool, db: str | None) -> int:
@@ -26,10 +28,7 @@ def show_image(image: str, *, job: str | None, save: Path | None, as_json: bool,
             _say(one)
     if save:
         newest = found[0]
-        boxes = [
-            DrawnBox(*(b[name] for name in ("phrase", "x1", "y1", "x2", "y2", "score", "valid")))
-            for b in newest["boxes"]
-        ]
+        boxes = [DrawnBox(*(box[name] for name in BOX)) for box in newest["boxes"]]
         picture = picture_of(newest["uri"], load_settings(db=db))
         note = "demo model" if newest["model"] == "demo" else ""
         save_picture(picture, newest["caption"], boxes, save, note)
@@ -38,7 +37,7 @@ def show_image(image: str, *, job: str | None, save: Path | None, as_json: bool,
     return 0
 
 
-def _found(database: Database, image: str, uri: str, job: str | None) -> list[dict[str, Any]]:
+def _found(database: Reader, image: str, uri: str, job: str | None) -> list[dict[str, Any]]:
     """The image's captions, each with its boxes; the same annotation once, however many jobs show it."""
     captions = image_of(database, image, uri, job)
     if captions is None:

@@ -27,7 +27,8 @@ def print_summary(ending: Ending, settings: Settings) -> int:
         return TROUBLE
     if job.annotated + job.reused:
         query = f"SELECT uri, caption FROM captions WHERE job = '{job.name}' LIMIT 10"
-        say(f"  look:      kosmograph sql {shlex.quote(query)}{db}")
+        quoted = f'"{query}"' if job.name.isascii() and not set(job.name) & set('"$`\\!') else shlex.quote(query)
+        say(f"  look:      kosmograph sql {quoted}{db}")
         say(f"  a picture: kosmograph show URI --save picture.png{db}")
     if job.failed:
         say(f"  failures:  kosmograph failures {job.name}{db}")

@@ -101,8 +101,8 @@ def _say_answer(answer: Answer, raw: bool) -> None:
 
 def _drawn(answer: Answer) -> list[DrawnBox]:
     return [
-        DrawnBox(entity.phrase, box.x1, box.y1, box.x2, box.y2, score, box.valid)
-        for entity, scores in zip(answer.grounding.entities, answer.scores, strict=True)
+        DrawnBox(number, entity.phrase, box.x1, box.y1, box.x2, box.y2, score, box.valid)
+        for number, (entity, scores) in enumerate(zip(answer.grounding.entities, answer.scores, strict=True))
         for box, score in zip(entity.boxes, scores, strict=True)
     ]
 

@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from kosmograph.children import Child, python
-from schemas.database import Database
-from schemas.errors import SetupError
+from schemas.database import Database, is_passing
+from schemas.errors import SetupError, UsageError
 from schemas.ledger.dispatch import expire_worker
 from schemas.settings import Settings, environment
 
 MOST_EMPTY_DEATHS = 3
-TOLD = 1
-"""The exit code of a worker that knows why it ends, and has said so in its last line."""
+GAVE_UP = (1, 2)
+"""Exit codes of a worker that knows why it cannot work, and says so. One that is killed has others."""
 
 
 @dataclass
@@ -29,10 +31,16 @@ class _Place:
 
 
 class WorkerPool:
-    """One worker for each device. `check` replaces what has died."""
+    """One worker for each device. `check` replaces what has died. Logs go into `folder`, or to our standard error."""
 
     def __init__(
-        self, settings: Settings, devices: Sequence[str], folder: Path, *, revision: str | None, dtype: str | None
+        self,
+        settings: Settings,
+        devices: Sequence[str],
+        folder: Path | None,
+        *,
+        revision: str | None,
+        dtype: str | None,
     ) -> None:
         self._settings, self._folder = settings, folder
         self._options = [*(["--revision", revision] if revision else []), *(["--dtype", dtype] if dtype else [])]
@@ -45,14 +53,13 @@ class WorkerPool:
         Raises SetupError when a worker says that it cannot work, or dies again and again without having had a chunk.
         """
         dead = [place for place in self._places if place.child.code is not None]
-        for place in dead:
-            code = place.child.code
-            words = place.child.last_words()
-            place.empty_deaths = 0 if expire_worker(self._database, place.name) else place.empty_deaths + 1
-            if code == TOLD or place.empty_deaths >= MOST_EMPTY_DEATHS:
-                raise SetupError(f"the worker gave up: {words.removeprefix('kosmograph: ')}")
-            fresh = self._start(place.device)
-            place.name, place.child = fresh.name, fresh.child
+        try:
+            for place in dead:
+                self._replace(place)
+        except DBAPIError as error:
+            if not is_passing(error):
+                raise
+            return 0  # the database is away: the next check comes soon
         return len(dead)
 
     def stop(self) -> None:
@@ -63,10 +70,19 @@ class WorkerPool:
             place.child.stop()
         self._database.close()
 
+    def _replace(self, place: _Place) -> None:
+        """Its chunks back at once, and a fresh worker in its place."""
+        had_work = expire_worker(self._database, place.name)
+        place.empty_deaths = 0 if had_work else place.empty_deaths + 1
+        if place.child.code in GAVE_UP or place.empty_deaths >= MOST_EMPTY_DEATHS:
+            raise SetupError(f"the worker gave up: {place.child.last_words()}")
+        fresh = self._start(place.device)
+        place.name, place.child = fresh.name, fresh.child
+
     def _start(self, device: str) -> _Place:
         name = f"{os.uname().nodename}:{device}:{uuid.uuid4().hex[:6]}"
         command = [*python("kosmograph"), "worker", "--name", name, "--device", device, *self._options]
-        log = self._folder / f"worker-{device.replace(':', '-')}-{uuid.uuid4().hex[:6]}.log"
+        log = self._folder / f"worker-{name.replace(':', '-')}.log" if self._folder else None
         return _Place(device, name, Child(command, log, os.environ | environment(self._settings)))
 
 
@@ -76,15 +92,17 @@ def devices_for(settings: Settings, gpus: str | None = None, found: Callable[[],
     Finds GPUs by their device files, since asking torch takes seconds.
     """
     if gpus not in (None, "all"):
-        return [f"cuda:{number.strip()}" for number in str(gpus).split(",")]
-    if settings.device not in ("auto", "cuda"):
+        if not re.fullmatch(r"\d+(,\d+)*", str(gpus)):
+            raise UsageError(f"--gpus takes all, or numbers as in 0,1, not {gpus!r}")
+        return [f"cuda:{int(number)}" for number in dict.fromkeys(str(gpus).split(","))]
+    if settings.device not in ("auto", "cuda") and gpus is None:
         return [settings.device] * settings.workers
     here = (found or gpus_here)()
-    if here:
-        return here
-    if settings.device == "cuda" or gpus == "all":
+    if not here and (settings.device == "cuda" or gpus == "all"):
         raise SetupError("no NVIDIA GPU is visible here; use --device cpu, or check nvidia-smi")
-    return ["cpu"] * settings.workers
+    if gpus == "all" or (here and "workers" not in settings.model_fields_set):
+        return here
+    return here[: settings.workers] if here else ["cpu"] * settings.workers
 
 
 def gpus_here() -> list[str]:

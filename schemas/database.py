@@ -32,6 +32,8 @@ class Database:
         """The URL without its secrets: a password may stand among the options as well."""
         return self.url.set(query={}).render_as_string(hide_password=True)
 
+    __repr__ = __str__
+
     @property
     def engine(self) -> Engine:
         return self._engine

@@ -240,6 +240,7 @@ outcomes = Table(
     Column("settled_at", Double, nullable=False),
     CheckConstraint("(annotation_id IS NULL) <> (code IS NULL)", name="annotated_or_failed"),
     Index("ix_outcomes_annotation_id", "annotation_id"),
+    Index("ix_outcomes_image_id", "image_id"),
     Index(
         "ix_outcomes_failed",
         "job_id",

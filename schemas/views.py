@@ -12,11 +12,13 @@ NOW = {
     "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS double precision)",
 }
 LATER = {"sqlite": "MAX({0}, {1})", "postgresql": "GREATEST({0}, {1})"}
+PIXEL = {"sqlite": "CAST({0} + 0.5 AS INTEGER)", "postgresql": "CAST(FLOOR({0} + 0.5) AS INTEGER)"}
+"""The nearest pixel, halves up: PostgreSQL's own rounding takes them to the even one, and cell centres are halves."""
 
 
 def view_statements(dialect: str) -> dict[str, str]:
     """The views by name, each as its SELECT, for `sqlite` or `postgresql`."""
-    time = TIME[dialect].format
+    time, pixel = TIME[dialect].format, PIXEL[dialect].format
     seconds = LATER[dialect].format(f"COALESCE(j.finished_at, {NOW[dialect]}) - j.started_at", "0.001")
     return {
         "captions": f"""
@@ -32,13 +34,13 @@ def view_statements(dialect: str) -> dict[str, str]:
             JOIN recipes r ON r.id = a.recipe_id
             JOIN contents c ON c.id = a.content_id
             WHERE NOT o.superseded""",
-        "groundings": """
+        "groundings": f"""
             SELECT j.name AS job, i.id AS image_id, a.id AS annotation_id, i.uri AS uri, r.task AS task,
                    a.caption AS caption, e.ordinal AS entity, e.phrase AS phrase, e.phrase_norm AS phrase_norm,
                    e.span_start AS span_start, e.span_end AS span_end, b.ordinal AS box,
                    b.x1 AS x1, b.y1 AS y1, b.x2 AS x2, b.y2 AS y2,
-                   CAST(ROUND(b.x1 * c.width) AS INTEGER) AS px1, CAST(ROUND(b.y1 * c.height) AS INTEGER) AS py1,
-                   CAST(ROUND(b.x2 * c.width) AS INTEGER) AS px2, CAST(ROUND(b.y2 * c.height) AS INTEGER) AS py2,
+                   {pixel("b.x1 * c.width")} AS px1, {pixel("b.y1 * c.height")} AS py1,
+                   {pixel("b.x2 * c.width")} AS px2, {pixel("b.y2 * c.height")} AS py2,
                    b.area AS area, b.score AS score, b.valid AS valid
             FROM boxes b
             JOIN entities e ON e.annotation_id = b.annotation_id AND e.ordinal = b.entity

@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from redis import Redis
 from sqlalchemy import URL, create_engine, make_url, text
 
+from kosmograph.redis_server import RedisServer
 from schemas.database import Database
 from schemas.migrations import upgrade
 
@@ -111,6 +114,66 @@ def database(database_url: str) -> Iterator[Database]:
     place = Database(database_url)
     yield place
     place.close()
+
+
+@dataclass
+class Broker:
+    """A real Redis, and what one does to it."""
+
+    server: RedisServer
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def client(self) -> Any:
+        return Redis(unix_socket_path=self.url.removeprefix("redis+socket://").partition("?")[0])
+
+    @property
+    def pid(self) -> int:
+        with self.client as client:
+            return int(client.info("server")["process_id"])
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def broker(redis_server: RedisServer) -> Broker:
+    """A Redis that holds nothing, for tests that leave it running."""
+    place = Broker(redis_server)
+    with place.client as client:
+        client.flushall()
+    return place
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A Redis of this test's own, to be stopped and killed."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(folder)
+    yield Broker(server)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Any]:
+    """Returns what the question answers, once it is true; fails after `limit_s`."""
+
+    def wait(question: Callable[[], Any], limit_s: float = 30.0) -> Any:
+        deadline = time.monotonic() + limit_s
+        while not (answer := question()):
+            assert time.monotonic() < deadline, f"not within {limit_s} s"
+            time.sleep(0.02)
+        return answer
+
+    return wait
 
 
 def _create_database(server: URL, name: str, template: str = "template1") -> None:

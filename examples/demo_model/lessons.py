@@ -25,8 +25,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-PHRASES = 5
-"""Phrase prompts for each drawing."""
 PATCHES = 16
 """Patches along a side of the picture."""
 IGNORED = -100
@@ -57,8 +55,8 @@ class Batch:
 class Lessons(Dataset[Lesson]):
     """An endless book: page `index` is the same whoever turns it, and no page comes twice."""
 
-    def __init__(self, seed: int, count: int, tokenizer: Any) -> None:
-        self.seed, self.count, self.tokenizer = seed, count, tokenizer
+    def __init__(self, seed: int, count: int, tokenizer: Any, phrases: int) -> None:
+        self.seed, self.count, self.tokenizer, self.phrases = seed, count, tokenizer, phrases
 
     def __len__(self) -> int:
         return self.count
@@ -70,7 +68,7 @@ class Lessons(Dataset[Lesson]):
         pixels = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC))
         return Lesson(
             torch.from_numpy(pixels.copy()).permute(2, 0, 1),
-            [self._ids(exchange) for exchange in sample_exchanges(rng, things)],
+            [self._ids(exchange) for exchange in sample_exchanges(rng, things, self.phrases)],
             describe_patches(things),
         )
 
@@ -79,14 +77,11 @@ class Lessons(Dataset[Lesson]):
         return prompt, self.tokenizer.convert_tokens_to_ids(list(exchange.answer))
 
 
-def sample_exchanges(rng: Generator, things: list[Thing]) -> list[Exchange]:
-    """A caption, PHRASES phrase prompts (a third of them for what is not there), and one question."""
+def sample_exchanges(rng: Generator, things: list[Thing], phrases: int) -> list[Exchange]:
+    """A caption, so many phrase prompts (a third of them for what is not there), and one question."""
     prompt = str(rng.choice((BRIEF, DETAILED, "An image of"), p=(0.84, 0.08, 0.08)))
-    return [
-        caption(things, prompt),
-        *(sample_phrase(rng, things) for _ in range(PHRASES)),
-        sample_question(rng, things),
-    ]
+    asked = [sample_phrase(rng, things) for _ in range(phrases)]
+    return [caption(things, prompt), *asked, sample_question(rng, things)]
 
 
 def sample_phrase(rng: Generator, things: list[Thing]) -> Exchange:

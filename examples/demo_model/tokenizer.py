@@ -76,6 +76,7 @@ def save_processor(processor: Kosmos2Processor, folder: Path) -> None:
     settings = json.loads(path.read_text())
     for trace in ("is_local", "local_files_only", "padding_side"):
         settings.pop(trace, None)
+    settings["tokenizer_class"] = "XLMRobertaTokenizer"  # not the TokenizersBackend that AutoProcessor made of it
     path.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 

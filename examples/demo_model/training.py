@@ -163,7 +163,7 @@ def main(arguments: argparse.Namespace) -> None:
         model = Kosmos2ForConditionalGeneration.from_pretrained(arguments.init, dtype=torch.float32)
     else:
         model = build_model(len(tokenizer), first_location, arguments.seed)
-    lessons = Lessons(arguments.seed, arguments.steps * arguments.batch, tokenizer)
+    lessons = Lessons(arguments.seed, arguments.steps * arguments.batch, tokenizer, arguments.phrases)
     pack = Packer([tokenizer.bos_token_id, begin, *IMAGE_PLACES, end])
     batches = DataLoader(lessons, arguments.batch, num_workers=arguments.workers, collate_fn=pack)
     course = Course(Student(model.train(), first_location), arguments)
@@ -176,6 +176,7 @@ if __name__ == "__main__":
     parser.add_argument("--init", type=Path, help="a checkpoint to go on from, instead of from nothing")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=16, help="drawings a step")
+    parser.add_argument("--phrases", type=int, default=5, help="phrase prompts for each drawing")
     parser.add_argument("--rate", type=float, default=8e-4, help="the highest learning rate")
     parser.add_argument("--warm-up", type=int, default=100, help="steps until the rate is at its highest")
     parser.add_argument(

@@ -1,10 +1,11 @@
 """Bulk statements that SQLite and PostgreSQL share."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, Insert, Select, Table, select
+from sqlalchemy import BindParameter, Connection, Select, Table, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
@@ -12,29 +13,27 @@ MOST_VALUES = 1000
 """How many values one IN list holds: below every database's limit of parameters."""
 
 
-def insert_into(connection: Connection, table: Table) -> Any:
-    """The dialect's INSERT, which knows ON CONFLICT."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+VALUES: BindParameter[Any] = bindparam("values", expanding=True)
+"""Stands in a SELECT's `IN` for the values that `rows_where` is given."""
 
 
-def insert_missing(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert the rows whose unique keys are not there yet. Rows come sorted by key, or two writers could deadlock."""
-    if rows:
-        statement: Insert = insert_into(connection, table).on_conflict_do_nothing()
-        connection.execute(statement, list(rows))
+def insert_into(dialect: str, table: Table) -> Any:
+    """The dialect's INSERT, which knows ON CONFLICT. What is built on it is kept: building takes longer than sending."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def insert_missing(dialect: str, table: Table) -> Any:
+    """An INSERT of rows whose unique keys are not there yet. Give it rows sorted by key, or two writers could deadlock."""
+    return insert_into(dialect, table).on_conflict_do_nothing()
 
 
 def rows_where(
-    connection: Connection, statement: Select[Any], column: Column[Any], values: Iterable[Any]
+    connection: Connection, statement: Select[Any], values: Iterable[Any], **parameters: Any
 ) -> Iterator[Any]:
-    """The rows of a SELECT whose `column` has one of these values."""
+    """The rows of a SELECT that has `IN VALUES`, for these values."""
     for some in batches(values, MOST_VALUES):
-        yield from connection.execute(statement.where(column.in_(some)))
-
-
-def ids_by(connection: Connection, column: Column[Any], values: Iterable[T]) -> dict[T, int]:
-    """The ids of the rows whose unique `column` has one of these values."""
-    return dict(map(tuple, rows_where(connection, select(column, column.table.c.id), column, values)))
+        yield from connection.execute(statement, {"values": some, **parameters})
 
 
 def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:

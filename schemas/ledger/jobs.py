@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, ins
 
 from schemas.database import Database
 from schemas.errors import SetupError, UsageError
-from schemas.ledger.bulk import ids_by, insert_into, insert_missing, plain
+from schemas.ledger.bulk import VALUES, insert_into, insert_missing, plain, rows_where
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
 from schemas.recipes import Recipe
 from schemas.tables import chunks, job_recipes, jobs, recipes, unix_now
@@ -47,6 +47,7 @@ class Job:
         return self.images * self.recipes - self.settled
 
 
+RECIPE_IDS = select(recipes.c.hash, recipes.c.id).where(recipes.c.hash.in_(VALUES))
 _COLUMNS = [jobs.c[name] for name in Job.__slots__]  # the dataclass is the list of columns
 
 
@@ -125,8 +126,9 @@ def store_recipes(connection: Connection, wanted: Sequence[Recipe]) -> list[int]
         }
         for recipe in wanted
     ]
-    insert_missing(connection, recipes, sorted(rows, key=lambda row: row["hash"]))
-    ids = ids_by(connection, recipes.c.hash, [recipe.id for recipe in wanted])
+    add = insert_missing(connection.dialect.name, recipes)
+    connection.execute(add, sorted(rows, key=lambda row: row["hash"]))
+    ids: dict[str, int] = dict(map(tuple, rows_where(connection, RECIPE_IDS, [recipe.id for recipe in wanted])))
     return list(dict.fromkeys(ids[recipe.id] for recipe in wanted))
 
 
@@ -209,7 +211,7 @@ def _create(connection: Connection, name: str, recipe_ids: list[int], *, queue: 
         "created_at": unix_now(),
         "started_at": unix_now(),
     }
-    add = insert_into(connection, jobs).values(row).on_conflict_do_nothing().returning(jobs.c.id)
+    add = insert_into(connection.dialect.name, jobs).values(row).on_conflict_do_nothing().returning(jobs.c.id)
     job_id: int | None = connection.execute(add).scalar()
     if job_id is None:
         return None

@@ -6,11 +6,12 @@ one count for each recipe: at every moment `images × recipes` is the sum of the
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from schemas.ledger.bulk import insert_into, plain, rows_where
+from schemas.ledger.bulk import VALUES, insert_into, plain, rows_where
 from schemas.tables import images, jobs, outcomes, unix_now
 
 Counts = Counter[Literal["images", "annotated", "reused", "failed"]]
@@ -48,10 +49,16 @@ class Version(NamedTuple):
     uri: str
 
 
+_COLUMNS = [outcomes.c[name] for name in Outcome._fields]
+_OF_JOB = (outcomes.c.job_id == bindparam("job"), outcomes.c.image_id.in_(VALUES))
+VERSIONS = select(images.c.id, images.c.key, images.c.uri).where(images.c.uri.in_(VALUES))
+SHOWN = select(*_COLUMNS, outcomes.c.retrying).where(*_OF_JOB, outcomes.c.superseded.is_(False))
+STANDING = select(*_COLUMNS).where(*_OF_JOB, outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
+
+
 def versions_of(connection: Connection, uris: Iterable[str]) -> list[Version]:
     """All images of these URIs. With the job locked, nobody else adds one of them to the job."""
-    versions = select(images.c.id, images.c.key, images.c.uri)
-    return [Version(*row) for row in rows_where(connection, versions, images.c.uri, dict.fromkeys(map(plain, uris)))]
+    return [Version(*row) for row in rows_where(connection, VERSIONS, dict.fromkeys(map(plain, uris)))]
 
 
 def write_outcomes(connection: Connection, job_id: int, new: Sequence[Outcome], versions: Sequence[Version]) -> Counts:
@@ -89,30 +96,27 @@ def add_to_job(connection: Connection, job_id: int, counts: Mapping[Any, int]) -
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(changes))
 
 
-_COLUMNS = [outcomes.c[name] for name in Outcome._fields]
-
-
 def _standing(connection: Connection, job_id: int, image_ids: set[int]) -> dict[tuple[int, int], Outcome]:
     """The outcomes that count: not those that wait for a retry, and not those of an older version."""
-    standing = select(*_COLUMNS).where(
-        outcomes.c.job_id == job_id, outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False)
-    )
-    rows = rows_where(connection, standing, outcomes.c.image_id, sorted(image_ids))
+    rows = rows_where(connection, STANDING, sorted(image_ids), job=job_id)
     return {(row[0], row[1]): Outcome(*row) for row in rows}
+
+
+@cache
+def _insert_or_replace(dialect: str) -> Any:
+    insert = insert_into(dialect, outcomes).values(input="", retrying=False, superseded=False, settled_at=unix_now())
+    replaced = (*Outcome._fields[2:], "retrying", "superseded", "settled_at")
+    return insert.on_conflict_do_update(
+        index_elements=["job_id", "image_id", "recipe_id", "input"],
+        set_={name: insert.excluded[name] for name in replaced},
+    )
 
 
 def _upsert(connection: Connection, job_id: int, rows: Sequence[Outcome]) -> None:
     if not rows:
         return
-    insert = insert_into(connection, outcomes).values(
-        job_id=job_id, input="", retrying=False, superseded=False, settled_at=unix_now()
-    )
-    replaced = (*Outcome._fields[2:], "retrying", "superseded", "settled_at")
-    upsert = insert.on_conflict_do_update(
-        index_elements=["job_id", "image_id", "recipe_id", "input"],
-        set_={name: insert.excluded[name] for name in replaced},
-    )
-    connection.execute(upsert, [row._asdict() for row in rows])
+    upsert = _insert_or_replace(connection.dialect.name)
+    connection.execute(upsert, [{"job_id": job_id, **row._asdict()} for row in rows])
 
 
 def _supersede(connection: Connection, job_id: int, new: Sequence[Outcome], versions: Sequence[Version]) -> Counts:
@@ -126,8 +130,7 @@ def _supersede(connection: Connection, job_id: int, new: Sequence[Outcome], vers
     if not many:
         return Counts()
     latest = {(uris[outcome.image_id], outcome.recipe_id): outcome.image_id for outcome in new}
-    shown = select(*_COLUMNS, outcomes.c.retrying).where(outcomes.c.job_id == job_id, outcomes.c.superseded.is_(False))
-    rows = rows_where(connection, shown, outcomes.c.image_id, [id_ for id_, uri in uris.items() if uri in many])
+    rows = rows_where(connection, SHOWN, [id_ for id_, uri in uris.items() if uri in many], job=job_id)
     older = [row for row in rows if latest.get((uris[row.image_id], row.recipe_id), row.image_id) != row.image_id]
     this = (
         outcomes.c.job_id == job_id,

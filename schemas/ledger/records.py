@@ -6,15 +6,22 @@ other in a circle.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from schemas.grounding import phrase_norm
 from schemas.items import image_key
-from schemas.ledger.bulk import ids_by, insert_into, insert_missing, plain, rows_where
+from schemas.ledger.bulk import VALUES, insert_into, insert_missing, plain, rows_where
 from schemas.results import Annotation, Content, Settled
 from schemas.tables import annotations, boxes, contents, entities, images, unix_now
+
+IDENTITY = (annotations.c.content_id, annotations.c.recipe_id, annotations.c.id)
+CONTENT_IDS = select(contents.c.sha256, contents.c.id).where(contents.c.sha256.in_(VALUES))
+ANNOTATION_IDS = select(*IDENTITY).where(annotations.c.content_id.in_(VALUES), annotations.c.input == "")
+ADD_ENTITIES = insert(entities)
+ADD_BOXES = insert(boxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +46,9 @@ def _store_contents(connection: Connection, settled: Sequence[Settled]) -> dict[
         {"sha256": sha256, "width": c.width, "height": c.height, "format": c.format, "size": c.size}
         for sha256, c in sorted(found.items())
     ]
-    insert_missing(connection, contents, rows)
-    return ids_by(connection, contents.c.sha256, found)
+    if rows:
+        connection.execute(insert_missing(connection.dialect.name, contents), rows)
+    return dict(map(tuple, rows_where(connection, CONTENT_IDS, found)))
 
 
 def _store_images(connection: Connection, settled: Sequence[Settled], content_ids: dict[str, int]) -> None:
@@ -54,14 +62,24 @@ def _store_images(connection: Connection, settled: Sequence[Settled], content_id
             rows[key] = {"key": key, "uri": uri, "version": version, "content_id": content_id}
     if not rows:
         return
-    insert = insert_into(connection, images)
+    connection.execute(_upsert_images(connection.dialect.name), [rows[key] for key in sorted(rows)])
+
+
+@cache
+def _upsert_images(dialect: str) -> Any:
+    insert = insert_into(dialect, images)
     read = insert.excluded.content_id
-    upsert = insert.on_conflict_do_update(
+    return insert.on_conflict_do_update(
         index_elements=["key"],
         set_={"content_id": read},
         where=read.is_not(None) & images.c.content_id.is_distinct_from(read),
     )
-    connection.execute(upsert, [rows[key] for key in sorted(rows)])
+
+
+@cache
+def _insert_annotations(dialect: str) -> Any:
+    insert = insert_into(dialect, annotations).values(created_at=unix_now())
+    return insert.on_conflict_do_nothing().returning(*IDENTITY)
 
 
 def _store_annotations(connection: Connection, settled: Sequence[Settled], content_ids: dict[str, int]) -> Stored:
@@ -74,15 +92,13 @@ def _store_annotations(connection: Connection, settled: Sequence[Settled], conte
     }
     if not wanted:
         return Stored({}, set())
-    identity = (annotations.c.content_id, annotations.c.recipe_id, annotations.c.id)
-    add = insert_into(connection, annotations).on_conflict_do_nothing().returning(*identity)
     rows = [_annotation_row(content, recipe, wanted[content, recipe]) for content, recipe in sorted(wanted)]
-    ids = {(row[0], row[1]): row[2] for row in connection.execute(add.values(created_at=unix_now()), rows)}
+    added = connection.execute(_insert_annotations(connection.dialect.name), rows)
+    ids = {(row[0], row[1]): row[2] for row in added}
     made = set(ids.values())
     _store_entities(connection, [(id_, wanted[key]) for key, id_ in ids.items()])
     if len(ids) < len(wanted):
-        everyones = select(*identity).where(annotations.c.input == "")
-        found = rows_where(connection, everyones, annotations.c.content_id, {content for content, _ in wanted})
+        found = rows_where(connection, ANNOTATION_IDS, {content for content, _ in wanted})
         ids = {(row[0], row[1]): row[2] for row in found}
     sha256s = {id_: sha256 for sha256, id_ in content_ids.items()}
     return Stored({(sha256s[content], recipe): id_ for (content, recipe), id_ in ids.items()}, made)
@@ -122,6 +138,6 @@ def _store_entities(connection: Connection, new: Sequence[tuple[int, Annotation]
                 corners = {"x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2, "area": box.area}
                 box_rows.append(place | corners | {"score": score, "valid": box.valid})
     if entity_rows:
-        connection.execute(insert(entities), entity_rows)
+        connection.execute(ADD_ENTITIES, entity_rows)
     if box_rows:
-        connection.execute(insert(boxes), box_rows)
+        connection.execute(ADD_BOXES, box_rows)

@@ -11,7 +11,7 @@ from schemas.database import Database
 from schemas.items import Item, pack_items
 from schemas.ledger.bulk import batches
 from schemas.ledger.jobs import Job, lock_job
-from schemas.ledger.outcomes import Counts, add_to_job
+from schemas.ledger.outcomes import add_to_job
 from schemas.tables import chunks, images, jobs, outcomes, unix_now
 
 MOST_AT_ONCE = 2000
@@ -30,7 +30,8 @@ def retry_failed(database: Database, job: Job, *, code: str | None = None, chunk
             _reopen(connection, job.id)
             _mark(connection, job.id, rows)
             _add_chunks(connection, job, rows, chunk_size)
-            add_to_job(connection, job.id, Counts({"failed": -len(rows)}))
+            # the job's rate is that of what settles since it started: what it counted before does not go backwards
+            add_to_job(connection, job.id, {"failed": -len(rows), "settled_before": -len(rows)})
         total, after = total + len(rows), (rows[-1].code, rows[-1].image_id, rows[-1].recipe_id)
 
 

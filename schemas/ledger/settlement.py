@@ -51,9 +51,7 @@ def _check_conserved(claim: Claim, completion: Completion) -> None:
         accounted.update(later.items)
     assert accounted == Counter(claim.items), f"chunk {claim.chunk_id}: its items are not each accounted for once"
     wanted = claim.recipes.keys()
-    assert all(one.results.keys() == wanted for one in completion.settled), (
-        f"chunk {claim.chunk_id}: a result is missing"
-    )
+    assert all(one.results.keys() == wanted for one in completion.settled), f"chunk {claim.chunk_id}: lacks a result"
 
 
 def _settle(connection: Connection, claim: Claim, settled: Sequence[Settled], stored: Stored) -> Counts:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from schemas.database import Database
 from schemas.items import Item, unpack_items
-from schemas.ledger.bulk import rows_where
+from schemas.ledger.bulk import VALUES, rows_where
 from schemas.ledger.jobs import recipes_of
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, RUNNING
 from schemas.recipes import Recipe
@@ -95,10 +95,10 @@ def find_annotations(
     found = (
         select(contents.c.sha256, annotations.c.recipe_id, annotations.c.id)
         .join(annotations, annotations.c.content_id == contents.c.id)
-        .where(annotations.c.recipe_id.in_(recipe_ids), annotations.c.input == "")
+        .where(contents.c.sha256.in_(VALUES), annotations.c.recipe_id.in_(recipe_ids), annotations.c.input == "")
     )
     with database.read() as connection:
-        rows = rows_where(connection, found, contents.c.sha256, dict.fromkeys(sha256s))
+        rows = rows_where(connection, found, dict.fromkeys(sha256s))
         return {(sha256, recipe): id_ for sha256, recipe, id_ in rows}
 
 

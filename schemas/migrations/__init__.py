@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from schemas.database import Database
 from schemas.errors import SetupError
@@ -21,13 +22,18 @@ _LOCK = int.from_bytes(hashlib.blake2b(b"kosmograph migrations", digest_size=7).
 
 def upgrade(database: Database) -> None:
     """Bring the database to the newest version, or make it. Of many processes at once, one works, the others wait."""
-    if version_of(database) == HEAD:
+    version = _version_at_first_contact(database)
+    if version == HEAD:
         return
     from alembic import command  # a quarter of a second, which no other command should pay
+    from alembic.util import CommandError
 
-    with _alone(database) as connection:
-        if _version(connection) != HEAD:
-            command.upgrade(alembic_config(connection), "head")
+    try:
+        with _alone(database) as connection:
+            if _version(connection) != HEAD:
+                command.upgrade(alembic_config(connection), "head")
+    except CommandError:
+        raise SetupError(f"{database} has schema {version}, of a newer Kosmograph than this one ({HEAD})") from None
 
 
 def downgrade(database: Database, revision: str) -> None:
@@ -44,7 +50,7 @@ def require_current(database: Database) -> None:
         raise SetupError(
             f"there is no database at {database.path}; kosmograph annotate FOLDER makes one, --db names another"
         )
-    version = version_of(database)
+    version = _version_at_first_contact(database)
     if version is None:
         raise SetupError(f"{database} holds no Kosmograph tables; kosmograph annotate FOLDER --db URL makes them")
     if version != HEAD:
@@ -79,6 +85,14 @@ def create_views(connection: Connection) -> None:
     """Make the public views as they are in this version."""
     for name, statement in view_statements(connection.dialect.name).items():
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {statement}")
+
+
+def _version_at_first_contact(database: Database) -> str | None:
+    try:
+        return version_of(database)
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        raise SetupError(f"cannot use {database}: {reason}; --db names another database") from None
 
 
 def _version(connection: Connection) -> str | None:

@@ -125,7 +125,7 @@ def test_real_photographs_go_through(kosmograph) -> None:
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
-    pictures = [path for path in sorted(folder.iterdir()) if path.suffix in (".png", ".jpg", ".gif", ".tif")]
+    pictures = [path for path in sorted(folder.iterdir()) if path.suffix in (".png", ".jpg", ".gif")]
     assert len(pictures) > 20
     run = kosmograph.annotate(*map(str, pictures), "--model", "demo")
     assert run.code == 0, run.err + run.out

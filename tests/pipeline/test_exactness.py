@@ -1,6 +1,8 @@
-"""With `--exact` and float32 the pipeline says what the plain transformers loop says, word for word and box for box."""
+"""With `--exact` and float32 the pipeline says what the plain transformers loop says, word for word, box for box."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -9,17 +11,22 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 from schemas.recipes import MAX_NEW_TOKENS, prompt_for
 
 ROOT = Path(__file__).parents[2]
-PROMPTS = {
-    "brief": prompt_for("brief"),
-    "detailed": prompt_for("detailed"),
-    "phrase": prompt_for("phrase", "a red circle"),
-}
+PHRASE = "a red circle"
+PROMPTS = {task: prompt_for(task, PHRASE) for task in ("brief", "detailed", "phrase")}
+PICTURES = (".jpg", ".png", ".bmp")
+
+
+@cache
+def reference() -> tuple[Any, Any]:
+    """transformers' own processor and model."""
+    folder = ROOT / "worker/demo"
+    model = Kosmos2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return AutoProcessor.from_pretrained(folder), model.eval()
 
 
 def plain_loop(path: Path, task: str) -> tuple[str, list[tuple[str, tuple[int, int], list[tuple[float, ...]]]]]:
     """Caption and entities of one picture by transformers alone, as its documentation does it."""
-    processor = AutoProcessor.from_pretrained(ROOT / "worker/demo")
-    model = Kosmos2ForConditionalGeneration.from_pretrained(ROOT / "worker/demo", dtype=torch.float32).eval()
+    processor, model = reference()
     with Image.open(path) as stored:
         image = ImageOps.exif_transpose(stored).convert("RGB")
     inputs = processor(text=PROMPTS[task], images=image, return_tensors="pt")
@@ -31,21 +38,31 @@ def plain_loop(path: Path, task: str) -> tuple[str, list[tuple[str, tuple[int, i
 
 
 def test_annotations_are_those_of_the_plain_loop(kosmograph) -> None:
-    examples = [
-        path for path in sorted((ROOT / "examples/images").iterdir()) if path.suffix in (".jpg", ".png", ".bmp")
-    ]
-    opaque = [path for path in examples if Image.open(path).mode in ("RGB", "L")]
+    examples = [path for path in sorted((ROOT / "examples/images").iterdir()) if path.suffix in PICTURES]
+    opaque = [path for path in examples if mode_of(path) in ("RGB", "L")]
     assert len(opaque) >= 8
-    options = ("--task", "brief", "--task", "detailed", "--phrase", "a red circle")
+    options = ("--task", "brief", "--task", "detailed", "--phrase", PHRASE)
     run = kosmograph.annotate(*map(str, opaque), "--model", "demo", "--exact", *options)
     assert run.code == 0, run.err
+    captions = {(name_of(row), row["task"]): row["caption"] for row in kosmograph.sql("SELECT * FROM captions")}
+    boxes = kosmograph.sql("SELECT * FROM groundings ORDER BY entity, box")
     for path in opaque:
         for task in PROMPTS:
-            expected_caption, expected = plain_loop(path, task)
-            where = f"uri LIKE '%/{path.name}' AND task = '{task}'"
-            assert kosmograph.value(f"SELECT caption FROM captions WHERE {where}") == expected_caption
-            rows = kosmograph.sql(f"SELECT * FROM groundings WHERE {where} ORDER BY entity, box")
+            expected_caption, entities = plain_loop(path, task)
+            expected = [(phrase, span, tuple(box)) for phrase, span, some in entities for box in some]
             found = [
-                (r["phrase"], (r["span_start"], r["span_end"]), (r["x1"], r["y1"], r["x2"], r["y2"])) for r in rows
+                (row["phrase"], (row["span_start"], row["span_end"]), (row["x1"], row["y1"], row["x2"], row["y2"]))
+                for row in boxes
+                if (name_of(row), row["task"]) == (path.name, task)
             ]
-            assert found == [(phrase, span, tuple(box)) for phrase, span, boxes in expected for box in boxes]
+            assert captions[path.name, task] == expected_caption
+            assert found == expected
+
+
+def mode_of(path: Path) -> str:
+    with Image.open(path) as image:
+        return image.mode
+
+
+def name_of(row: dict[str, Any]) -> str:
+    return str(row["uri"]).rpartition("/")[2]

@@ -118,7 +118,7 @@ def test_pause_says_why_and_takes_back_what_is_queued(ledger: Any, items: Any) -
     assert jobs.pause_job(ledger.database, job.id, "the bucket is gone")
     paused = ledger.now(job)
     assert (paused.state, paused.reason) == ("paused", "the bucket is gone")
-    with pytest.raises(SetupError, match="'job' is paused: the bucket is gone.*kosmograph resume job"):
+    with pytest.raises(SetupError, match=r"'job' is paused: the bucket is gone.*kosmograph resume job"):
         jobs.require_running(paused)
     assert [ledger.claim(departure) for departure in departures] == [None, None]
     assert ledger.take() == []

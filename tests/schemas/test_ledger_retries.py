@@ -76,8 +76,8 @@ def test_only_the_recipes_that_failed_are_done_again(ledger: Any, items: Any) ->
     )
     assert ledger.counters(job) == (2, 1, 0, 3, 0)
     assert retry(ledger, job) == 3
-    claims = {claim.items[0]: list(claim.recipes) for claim in ledger.claims()}
-    assert claims == {half: [detailed], none: [brief, detailed]}
+    claims = {claim.items[0].uri: list(claim.recipes) for claim in ledger.claims()}
+    assert claims == {half.uri: [detailed], none.uri: [brief, detailed]}
 
 
 def test_a_retry_that_reads_a_newer_version_replaces_the_failure(ledger: Any) -> None:

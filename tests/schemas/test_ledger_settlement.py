@@ -81,7 +81,7 @@ def test_a_completion_that_fails_half_way_leaves_nothing(ledger: Any, items: Any
     claim = ledger.one_claim()
     good, bad = (ledger.annotated(claim, item) for item in claim.items)
     no_such_annotation = replace(bad, results=dict.fromkeys(claim.recipes, Reuse(999)))
-    with pytest.raises(Exception, match="(?i)foreign key"):
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
         ledger.complete(claim, good, no_such_annotation)
     assert rows(ledger) == dict.fromkeys(EVERYTHING, 0)
     assert ledger.counters(job) == (2, 0, 0, 0, 2)

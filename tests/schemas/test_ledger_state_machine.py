@@ -5,7 +5,7 @@ Several jobs share images, contents and recipes. Messages come late, twice or ne
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -504,8 +504,8 @@ def empty(database: Database) -> None:
 
 
 @pytest.fixture
-def machine(database: Database) -> Iterator[Callable[[], LedgerMachine]]:
-    yield lambda: LedgerMachine(database)
+def machine(database: Database) -> Callable[[], LedgerMachine]:
+    return lambda: LedgerMachine(database)
 
 
 def test_every_way_through_the_ledger_conserves_items_and_closes_counters(
