@@ -1,6 +1,8 @@
 """Seeing and changing the state of jobs."""
 
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from catalog.queries import failures_in, progress_of, require_job
@@ -45,33 +47,33 @@ def _say_progress(rows: list[dict[str, Any]]) -> None:
 
 def pause(name: str, db: str | None) -> int:
     """running → paused."""
-    from schemas.ledger import jobs
+    from schemas.ledger.jobs import pause_job
 
-    database, job = _job_to_change(name, db)
-    if not jobs.pause_job(database, job.id, "by hand"):
-        raise SetupError(f"the job {name!r} is {job.state}; only a running one can be paused")
+    with _job_to_change(name, db) as (database, job):
+        if not pause_job(database, job.id, "by hand"):
+            raise SetupError(f"the job {name!r} is {job.state}; only a running one can be paused")
     say(f"{name}: paused; kosmograph resume {name} goes on")
     return 0
 
 
 def resume(name: str, db: str | None) -> int:
     """paused → running."""
-    from schemas.ledger import jobs
+    from schemas.ledger.jobs import resume_job
 
-    database, job = _job_to_change(name, db)
-    if not jobs.resume_job(database, job.id):
-        raise SetupError(f"the job {name!r} is {job.state}; only a paused one can be resumed")
+    with _job_to_change(name, db) as (database, job):
+        if not resume_job(database, job.id):
+            raise SetupError(f"the job {name!r} is {job.state}; only a paused one can be resumed")
     say(f"{name}: running; a dispatcher feeds it, or the `annotate` command that began it")
     return 0
 
 
 def cancel(name: str, db: str | None) -> int:
     """running | paused → cancelled."""
-    from schemas.ledger import jobs
+    from schemas.ledger.jobs import cancel_job
 
-    database, job = _job_to_change(name, db)
-    if not jobs.cancel_job(database, job.id):
-        raise SetupError(f"the job {name!r} is {job.state}; only a running or paused one can be cancelled")
+    with _job_to_change(name, db) as (database, job):
+        if not cancel_job(database, job.id):
+            raise SetupError(f"the job {name!r} is {job.state}; only a running or paused one can be cancelled")
     say(f"{name}: cancelled; {job.settled} outcomes stay, {job.pending} are left undone")
     return 0
 
@@ -83,8 +85,8 @@ def retry(name: str, code: str | None, db: str | None) -> int:
 
     if code is not None and code not in list(Code):
         raise UsageError(f"unknown code {code!r}; codes are {', '.join(Code)}")
-    database, job = _job_to_change(name, db)
-    count = retry_failed(database, job, code=code, chunk_size=load_settings().chunk_size)
+    with _job_to_change(name, db) as (database, job):
+        count = retry_failed(database, job, code=code, chunk_size=load_settings().chunk_size)
     if not count:
         say(f"{name}: nothing has failed" + (f" with {code}" if code else ""))
         return 0
@@ -112,12 +114,13 @@ def open_database(db: str | None) -> Reader:
     return open_reader(database_url(db))
 
 
-def _job_to_change(name: str, db: str | None) -> "tuple[Database, Job]":
+@contextmanager
+def _job_to_change(name: str, db: str | None) -> "Iterator[tuple[Database, Job]]":
     """The database for writing, and the job of that name."""
     from schemas.database import Database
     from schemas.ledger.jobs import find_job
     from schemas.migrations import require_current
 
-    database = Database(database_url(db))
-    require_current(database)
-    return database, find_job(database, name)
+    with closing(Database(database_url(db))) as database:
+        require_current(database)
+        yield database, find_job(database, name)

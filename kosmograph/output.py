@@ -2,16 +2,12 @@
 
 import csv
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 from schemas.uris import printable
-
-_UNPRINTABLE = re.compile(r"[^\S \n]|[\x7f-\xa0\xad\u0600-\u0605\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-"""What JSON allows in a string, and a terminal may take for a command or hide."""
 
 
 def say(line: str) -> None:
@@ -22,7 +18,8 @@ def say(line: str) -> None:
 def say_json(document: Any) -> None:
     """One JSON document; dates and other values as text."""
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
-    print(_UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text))  # noqa: T201
+    shown = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    print(text if text.replace("\n", "").isprintable() else "".join(shown))  # noqa: T201
 
 
 def say_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -36,6 +33,7 @@ def say_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table that fits the terminal; whole values where the output is no terminal."""
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -43,17 +41,17 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(Text(printable(name)), overflow="fold")
-    widest = 0
+    widths = [len(name) for name in columns]
     for row in rows:
         cells = [_cell(value) for value in row]
-        widest = max(widest, sum(len(cell) + 3 for cell in cells))
+        widths = [max(width, cell_len(cell)) for width, cell in zip(widths, cells, strict=True)]
         table.add_row(
             *[
                 Text(cell, justify="right" if _is_number(value) else "left")
                 for cell, value in zip(cells, row, strict=True)
             ]
         )
-    width = None if sys.stdout.isatty() else max(80, widest, sum(len(name) + 3 for name in columns) + 40)
+    width = None if sys.stdout.isatty() else max(80, sum(widths) + 3 * len(widths))
     Console(highlight=False, width=width).print(table)
 
 

@@ -84,7 +84,7 @@ def _answers(
                     scores = score(grounding, generation, engine.first_patch_id).boxes
                     yield Answer(uri, task, prompt, generation.raw_text, grounding, scores)
             except ImageFailure as failure:
-                yield failure
+                yield type(failure)(failure.code, f"{printable(uri)}: {failure.message}")
 
 
 def _say_answer(answer: Answer, raw: bool) -> None:

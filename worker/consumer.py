@@ -1,20 +1,26 @@
 """Celery as the consumer of one queue: messages in, to the one task; no program around it."""
 
 import signal
+import warnings
 from collections.abc import Callable
 from math import ceil
 from typing import Any
 
+import structlog
 from celery import Celery
 from celery.app.trace import setup_worker_optimizations
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import WorkController, state
+from celery.worker.consumer import Consumer as CeleryConsumer
 
 from schemas.broker import CELERY_SETTINGS
+from schemas.errors import SetupError
 from schemas.messages import TASK_NAME
 from schemas.settings import Settings
 from worker.probe import BrokerProbe
 from worker.tasks import ChunkTask
 
+log = structlog.get_logger()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -31,6 +37,7 @@ def consume(settings: Settings, task: ChunkTask, queue: str) -> None:
         pool_cls="threads",
         concurrency=chunk_tasks(settings),
         queues=[queue],
+        consumer_cls=Consumer,
         loglevel=settings.log_level,
         without_gossip=True,
         without_mingle=True,
@@ -38,14 +45,17 @@ def consume(settings: Settings, task: ChunkTask, queue: str) -> None:
     )
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)  # advice for version 6 at every lost connection
     worker.start()
+    if worker.exitcode:
+        raise SetupError("the consumer of the queue gave out; the log above says how")
 
 
 def make_app(broker: str, task: ChunkTask, probe: type[BrokerProbe] = BrokerProbe) -> Celery:
     """Celery with the one task and the probe."""
     app = Celery("kosmograph", broker=broker, set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
-    app.task(name=TASK_NAME, ignore_result=True)(_as_function(task))
+    app.task(name=TASK_NAME, ignore_result=True, shared=False)(_as_function(task))
     app.steps["consumer"].add(probe)
     return app
 
@@ -60,6 +70,24 @@ class Worker(WorkController):  # type: ignore[misc]
 
     def on_before_init(self, **_: Any) -> None:
         setup_worker_optimizations(self.app, self.hostname)  # without it, tasks run in the wrong app
+
+
+class Consumer(CeleryConsumer):  # type: ignore[misc]
+    """Celery's consumer, which a malformed message does not end."""
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
+        receive = super().create_task_handler(*arguments, **options)
+
+        def receive_or_refuse(message: Any) -> None:
+            try:
+                receive(message)
+            except self.connection_errors:
+                raise
+            except Exception as error:
+                log.error("message refused", why=f"{type(error).__name__}: {error}")
+                message.reject_log_error(log, self.connection_errors)
+
+        return receive_or_refuse
 
 
 def _as_function(task: ChunkTask) -> Callable[..., None]:

@@ -12,12 +12,11 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-INTERVAL_S = 3.0
-
 
 class BrokerProbe(bootsteps.StartStopStep):  # type: ignore[misc]
     """Every few seconds: is Redis there, and does each unacknowledged message belong to a task?"""
 
+    interval_s = 3.0
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
@@ -27,7 +26,7 @@ class BrokerProbe(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, parent: Any) -> None:
         self._orphans = set()
-        self._timer = parent.timer.call_repeatedly(INTERVAL_S, self._check, (parent,))
+        self._timer = parent.timer.call_repeatedly(self.interval_s, self._check, (parent,))
 
     def stop(self, parent: Any) -> None:
         if self._timer is not None:

@@ -1,11 +1,11 @@
 """Bulk statements that SQLite and PostgreSQL share."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, Connection, Select, Table, bindparam
+from sqlalchemy import BindParameter, Connection, Dialect, Insert, Select, Table, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
@@ -18,14 +18,31 @@ VALUES: BindParameter[Any] = bindparam("values", expanding=True)
 
 
 def insert_into(dialect: str, table: Table) -> Any:
-    """The dialect's INSERT, which knows ON CONFLICT. What is built on it is kept: building takes longer than sending."""
+    """The dialect's INSERT, which knows ON CONFLICT."""
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 @cache
 def insert_missing(dialect: str, table: Table) -> Any:
-    """An INSERT of rows whose unique keys are not there yet. Give it rows sorted by key, or two writers could deadlock."""
+    """An INSERT of rows whose unique keys are not there yet."""
     return insert_into(dialect, table).on_conflict_do_nothing()
+
+
+def insert_rows(connection: Connection, statement: Insert, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows that all have the same keys. They come sorted by key, or two writers could deadlock.
+
+    The statement is compiled once and the rows go to the driver as they are: SQLAlchemy's own way through each value
+    takes longer than the databases do.
+    """
+    if rows:
+        sql, order = _compiled(connection.dialect, statement, tuple(rows[0]))
+        connection.exec_driver_sql(sql, [tuple(map(row.__getitem__, order)) for row in rows] if order else list(rows))
+
+
+@cache
+def _compiled(dialect: Dialect, statement: Insert, columns: tuple[str, ...]) -> tuple[str, list[str] | None]:
+    compiled = statement.compile(dialect=dialect, column_keys=list(columns))
+    return str(compiled), compiled.positiontup
 
 
 def rows_where(

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, ins
 
 from schemas.database import Database
 from schemas.errors import SetupError, UsageError
-from schemas.ledger.bulk import VALUES, insert_into, insert_missing, plain, rows_where
+from schemas.ledger.bulk import VALUES, insert_into, insert_missing, insert_rows, plain, rows_where
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
 from schemas.recipes import Recipe
 from schemas.tables import chunks, job_recipes, jobs, recipes, unix_now
@@ -127,7 +127,7 @@ def store_recipes(connection: Connection, wanted: Sequence[Recipe]) -> list[int]
         for recipe in wanted
     ]
     add = insert_missing(connection.dialect.name, recipes)
-    connection.execute(add, sorted(rows, key=lambda row: row["hash"]))
+    insert_rows(connection, add, sorted(rows, key=lambda row: row["hash"]))
     ids: dict[str, int] = dict(map(tuple, rows_where(connection, RECIPE_IDS, [recipe.id for recipe in wanted])))
     return list(dict.fromkeys(ids[recipe.id] for recipe in wanted))
 

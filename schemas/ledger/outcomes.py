@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from schemas.ledger.bulk import VALUES, insert_into, plain, rows_where
+from schemas.ledger.bulk import VALUES, insert_into, insert_rows, plain, rows_where
 from schemas.tables import images, jobs, outcomes, unix_now
 
 Counts = Counter[Literal["images", "annotated", "reused", "failed"]]
@@ -104,7 +104,7 @@ def _standing(connection: Connection, job_id: int, image_ids: set[int]) -> dict[
 
 @cache
 def _insert_or_replace(dialect: str) -> Any:
-    insert = insert_into(dialect, outcomes).values(input="", retrying=False, superseded=False, settled_at=unix_now())
+    insert = insert_into(dialect, outcomes).values(settled_at=unix_now())
     replaced = (*Outcome._fields[2:], "retrying", "superseded", "settled_at")
     return insert.on_conflict_do_update(
         index_elements=["job_id", "image_id", "recipe_id", "input"],
@@ -113,10 +113,8 @@ def _insert_or_replace(dialect: str) -> Any:
 
 
 def _upsert(connection: Connection, job_id: int, rows: Sequence[Outcome]) -> None:
-    if not rows:
-        return
-    upsert = _insert_or_replace(connection.dialect.name)
-    connection.execute(upsert, [{"job_id": job_id, **row._asdict()} for row in rows])
+    same = {"job_id": job_id, "input": "", "retrying": False, "superseded": False}
+    insert_rows(connection, _insert_or_replace(connection.dialect.name), [same | row._asdict() for row in rows])
 
 
 def _supersede(connection: Connection, job_id: int, new: Sequence[Outcome], versions: Sequence[Version]) -> Counts:

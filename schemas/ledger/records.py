@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select
 
 from schemas.grounding import phrase_norm
 from schemas.items import image_key
-from schemas.ledger.bulk import VALUES, insert_into, insert_missing, plain, rows_where
+from schemas.ledger.bulk import VALUES, insert_into, insert_missing, insert_rows, plain, rows_where
 from schemas.results import Annotation, Content, Settled
 from schemas.tables import annotations, boxes, contents, entities, images, unix_now
 
@@ -46,8 +46,7 @@ def _store_contents(connection: Connection, settled: Sequence[Settled]) -> dict[
         {"sha256": sha256, "width": c.width, "height": c.height, "format": c.format, "size": c.size}
         for sha256, c in sorted(found.items())
     ]
-    if rows:
-        connection.execute(insert_missing(connection.dialect.name, contents), rows)
+    insert_rows(connection, insert_missing(connection.dialect.name, contents), rows)
     return dict(map(tuple, rows_where(connection, CONTENT_IDS, found)))
 
 
@@ -60,9 +59,7 @@ def _store_images(connection: Connection, settled: Sequence[Settled], content_id
         if content_id is not None or key not in rows:
             uri, version = plain(one.item.uri), plain(one.version)
             rows[key] = {"key": key, "uri": uri, "version": version, "content_id": content_id}
-    if not rows:
-        return
-    connection.execute(_upsert_images(connection.dialect.name), [rows[key] for key in sorted(rows)])
+    insert_rows(connection, _upsert_images(connection.dialect.name), [rows[key] for key in sorted(rows)])
 
 
 @cache
@@ -137,7 +134,5 @@ def _store_entities(connection: Connection, new: Sequence[tuple[int, Annotation]
                 place = {"annotation_id": annotation_id, "entity": number, "ordinal": ordinal}
                 corners = {"x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2, "area": box.area}
                 box_rows.append(place | corners | {"score": score, "valid": box.valid})
-    if entity_rows:
-        connection.execute(ADD_ENTITIES, entity_rows)
-    if box_rows:
-        connection.execute(ADD_BOXES, box_rows)
+    insert_rows(connection, ADD_ENTITIES, entity_rows)
+    insert_rows(connection, ADD_BOXES, box_rows)

@@ -72,11 +72,12 @@ def test_another_job_reuses_without_a_worker(kosmograph, many) -> None:
 
 
 def test_changed_image_is_annotated_anew(kosmograph, photos, picture) -> None:
+    """The job shows the version that it read last; the earlier mention of the name counts as reused."""
     (photos / "one.jpg").write_bytes(picture(1))
     kosmograph.annotate(str(photos))
     (photos / "one.jpg").write_bytes(picture(2, (120, 80)))
     run = kosmograph.annotate(str(photos))
-    assert "1 images, 1 annotated" in run.out
+    assert "2 images, 1 annotated, 1 reused, 0 failed" in run.out
     assert [row["width"] for row in kosmograph.sql("SELECT width FROM captions")] == [120]
 
 

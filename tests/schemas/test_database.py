@@ -218,8 +218,9 @@ def test_a_statement_that_is_wrong_is_none(database: Database) -> None:
     assert not is_passing(caught.value)
 
 
-def test_a_locked_sqlite_database_is_a_passing_trouble(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/k.db?timeout=0.01")
+def test_a_locked_sqlite_database_is_a_passing_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("schemas.database.BUSY_TIMEOUT_S", 0.01)
+    database = Database(f"sqlite:///{tmp_path}/k.db")
     with database.write(), pytest.raises(OperationalError) as caught, database.write():
         pass
     assert is_passing(caught.value)

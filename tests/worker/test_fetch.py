@@ -307,6 +307,8 @@ class Server:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
+            if not self._answers:  # closed, but for the one that its last accept() let in
+                return
             connection.recv(65536)  # a GET without a body comes in one piece
             answer = self._answers[min(self.requests, len(self._answers) - 1)]
             self.requests += 1

@@ -1,5 +1,7 @@
 """A message from its arrival to its end, and a whole worker process under signals."""
 
+import base64
+import copy
 import itertools
 import json
 import os
@@ -341,9 +343,7 @@ def test_worker_lives_through_whatever_lies_in_its_queue(
 
 
 def forgeries(good: dict[str, Any]) -> list[bytes]:
-    """A replay; another task; pickle; a body that is none; arguments by place; ten megabytes."""
-    import base64
-    import copy
+    """A replay, two wrong tasks, pickle, a body that is none, arguments by place, wrong types, ten megabytes."""
 
     def forged(body: Any = None, **headers: Any) -> bytes:
         message = copy.deepcopy(good)
@@ -360,6 +360,7 @@ def forgeries(good: dict[str, Any]) -> list[bytes]:
     return [
         forged(),
         forged(task="os.system"),
+        forged(task=["os.system"]),
         json.dumps(pickled).encode(),
         forged("nonsense"),
         forged([[1, 2, 3], {}, embedded]),
