@@ -20,6 +20,7 @@ from producer.queue import Queue
 from producer.registration import Totals
 from schemas.broker import EMBEDDED, broker_name
 from schemas.database import Database, patiently
+from schemas.errors import UsageError
 from schemas.ledger import jobs
 from schemas.ledger.dispatch import reclaim_broker
 from schemas.ledger.jobs import Job
@@ -43,6 +44,8 @@ class Ending:
 
 def annotate(request: Request, settings: Settings, display: Display) -> Ending:
     """Run the job until every image is settled, the job is paused or cancelled, or the user interrupts."""
+    if not settings.workers and not settings.broker:
+        raise UsageError("--workers 0 waits for workers that run already: say with --broker where they listen")
     configure_logs(settings.model_copy(update={"log_level": "warning"}))  # the display tells the rest
     recipes = recipes_for(request)
     sources = find_sources(request, settings)
@@ -105,10 +108,9 @@ class _Run:
                         self._start(stack, stop)
                         started = True
                     self._check()
-                    if listing.is_alive() or started:
-                        self.interrupted.wait(LOOK_S)
-                    else:
+                    if not started and not listing.is_alive():  # nothing to do, and no dispatcher to say so
                         jobs.finish_jobs(self.database, self.opened.job.id)
+                    self.interrupted.wait(LOOK_S)
                 self.display.update(self._job(), listed=True)
                 if self.interrupted.is_set():
                     self.display.say("stopping: what is finished is committed, the rest goes back")
@@ -142,9 +144,9 @@ class _Run:
             stack.callback(redis.stop)
             url, name = redis.url, EMBEDDED + uuid.uuid4().hex
             stack.callback(reclaim_broker, self.database, self.opened.job.id, name)  # last of all: nothing stays queued
-        request = self.opened.request
-        settings = self.settings.model_copy(update={"broker": url, "model": request.model})
-        pool = WorkerPool(settings, devices_for(settings), folder, revision=request.revision, dtype=request.dtype)
+        settings = self.settings.model_copy(update={"broker": url, "model": self.opened.request.model})
+        recipe = self.opened.recipes[0]  # its revision: the hub may have a newer one by the time that a worker asks
+        pool = WorkerPool(settings, devices_for(settings), folder, revision=recipe.revision, dtype=recipe.dtype)
         stack.callback(pool.stop)
         queue = Queue(url, name)
         stack.callback(queue.close)

@@ -88,7 +88,8 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 def _database(settings: Settings) -> Iterator[Finding]:
     from sqlalchemy.exc import DBAPIError
 
-    from schemas.migrations import HEAD, version_of
+    from schemas.migrations import version_of
+    from schemas.version import HEAD
 
     database = Database(settings.db)
     if database.path is not None and not database.path.exists():

@@ -61,6 +61,7 @@ class OpenedJob:
 
     job: Job
     sources: Sequence[Source]
+    recipes: Sequence[Recipe]
     request: Request
     settings: Settings
 
@@ -144,7 +145,7 @@ def open_job(
         priority=request.priority,
         strict=request.strict,
     )
-    return OpenedJob(job, sources, request, settings)
+    return OpenedJob(job, sources, recipes, request, settings)
 
 
 def _has_an_image(source: Source) -> bool:

@@ -8,7 +8,7 @@ import structlog
 
 from schemas.settings import Settings
 
-QUIET = ("celery", "kombu", "amqp", "botocore", "urllib3", "alembic", "httpx", "huggingface_hub", "transformers")
+QUIET = ("celery", "kombu", "botocore", "urllib3", "alembic", "httpx", "huggingface_hub", "torch", "transformers")
 
 
 def configure_logs(settings: Settings, **context: Any) -> None:

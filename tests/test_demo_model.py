@@ -41,20 +41,23 @@ def scenes(evaluation: Any) -> Any:
 
 def test_captions_name_and_place_what_is_drawn(evaluation: Any, model: Any, scenes: Any) -> None:
     figures = evaluation.caption_figures(model, scenes)
-    assert figures["caption_exact"] >= 0.70
+    assert figures["caption_exact"] >= 0.75
     assert figures["caption_precision"] >= 0.88
     assert figures["caption_recall"] >= 0.88
     assert figures["caption_iou50"] >= 0.85
     assert figures["caption_malformed"] <= 0.05
 
 
-def test_phrases_that_are_there_are_found(evaluation: Any, model: Any, scenes: Any) -> None:
+def test_phrases_are_found_where_they_are_and_mostly_not_where_they_are_not(
+    evaluation: Any, model: Any, scenes: Any
+) -> None:
     figures = evaluation.phrase_figures(model, scenes, np.random.default_rng(SEED))
-    assert figures["phrase_iou50"] >= 0.65
+    assert figures["phrase_iou50"] >= 0.70
     assert figures["phrase_malformed"] <= 0.05
+    assert figures["absent_unanswered"] >= 0.40
 
 
-def test_example_images_are_what_their_script_draws(evaluation: Any) -> None:
+def test_example_images_are_all_there_and_upright(evaluation: Any) -> None:
     import make_images
 
     names = {path.name for path in (ROOT / "examples" / "images").iterdir()}

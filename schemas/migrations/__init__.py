@@ -11,12 +11,12 @@ from sqlalchemy.exc import DBAPIError
 
 from schemas.database import Database
 from schemas.errors import SetupError
+from schemas.version import HEAD
 from schemas.views import view_statements
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"
 _LOCK = int.from_bytes(hashlib.blake2b(b"kosmograph migrations", digest_size=7).digest(), "big")
 
 

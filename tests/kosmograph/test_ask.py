@@ -155,12 +155,6 @@ def test_reader_sees_what_a_killed_writer_has_committed(tmp_path: Path, sqlite_t
         assert reader.ask("SELECT task FROM recipes").rows == [("t",)]
 
 
-def test_reader_and_database_agree_on_the_version(database: Database) -> None:
-    from schemas import migrations, version
-
-    assert migrations.HEAD == version.HEAD
-
-
 def test_database_that_is_not_there_or_no_database_is_told(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"there is no database at .*none.db; kosmograph annotate FOLDER makes one"):
         open_reader(f"sqlite:///{tmp_path}/none.db")

@@ -13,8 +13,9 @@ from sqlalchemy import inspect, text
 
 from schemas.database import Database
 from schemas.errors import SetupError
-from schemas.migrations import HEAD, alembic_config, downgrade, require_current, upgrade, version_of
+from schemas.migrations import alembic_config, downgrade, require_current, upgrade, version_of
 from schemas.tables import metadata
+from schemas.version import HEAD
 from schemas.views import view_statements
 
 ROOT = Path(__file__).parents[2]
