@@ -23,7 +23,7 @@ demo: .venv/installed
 	$(BIN)/kosmograph annotate examples/images --model demo --job demo $(DB)
 	$(BIN)/kosmograph sql "SELECT image_id, caption FROM captions WHERE job = 'demo' ORDER BY uri" $(DB)
 	$(BIN)/kosmograph sql "SELECT image_id, phrase, px1, py1, px2, py2, score FROM groundings WHERE job = 'demo' ORDER BY uri, entity LIMIT 12" $(DB)
-	$(BIN)/kosmograph show examples/images/postcard.jpg --save $(DEMO)/postcard.png $(DB)
+	$(BIN)/kosmograph show examples/images/scan.tiff --save $(DEMO)/scan.png $(DB)
 
 test: .venv/installed
 	$(BIN)/python -m pytest

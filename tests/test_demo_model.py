@@ -36,7 +36,7 @@ def model(evaluation: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def scenes(evaluation: Any) -> Any:
-    return evaluation.draw_scenes(np.random.default_rng(SEED), 48)
+    return evaluation.draw_scenes(np.random.default_rng(SEED), 32)
 
 
 def test_captions_name_and_place_what_is_drawn(evaluation: Any, model: Any, scenes: Any) -> None:

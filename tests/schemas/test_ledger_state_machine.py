@@ -113,7 +113,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # listing
 
-    @rule(name=st.sampled_from(list(JOBS)), words=st.sampled_from(["all", "some"]))
     def open_job(self, name: str, words: str) -> None:
         job = jobs.open_job(self.database, name, JOBS[name], listing=words)
         self.ids[name] = job.id
@@ -129,10 +128,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.waiting[name] = listing.waiting_uris(self.database, job) if job.listings else listing.NONE_WAITING
         self.waiting_uris[name] = {uri for uri, _, _ in model.unsettled} if job.listings else set()
 
-    @precondition(lambda self: any(not job.listed for job in self.jobs.values()))
-    @rule(data=st.data(), recheck=st.booleans(), chunk_size=st.integers(1, 3))
-    def list_some(self, data: st.DataObject, recheck: bool, chunk_size: int) -> None:
-        name = data.draw(st.sampled_from([name for name, job in self.jobs.items() if not job.listed]))
+    @rule(data=st.data(), recheck=st.booleans(), chunk_size=st.integers(1, 3), goes_on=st.booleans())
+    def list_some(self, data: st.DataObject, recheck: bool, chunk_size: int, goes_on: bool) -> None:
+        name = data.draw(st.sampled_from(list(JOBS)))
+        if not goes_on or name not in self.jobs or self.jobs[name].listed:
+            self.open_job(name, data.draw(st.sampled_from(["all", "some"])))
         with_version = st.tuples(st.sampled_from(URIS), st.sampled_from([True, True, False]))
         drawn = data.draw(st.lists(with_version, max_size=6))
         some = [Item(uri, self.version(uri) if versioned else "") for uri, versioned in drawn]
@@ -203,7 +203,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # the queue
 
-    @rule(most=st.integers(1, 4), lost=st.sampled_from([False, False, False, True]))
     def take(self, most: int, lost: bool) -> None:
         taken = dispatch.take_pending(self.database, QUEUE, "redis", most)
         rows = self.chunk_rows()
@@ -213,24 +212,23 @@ class LedgerMachine(RuleBasedStateMachine):
         if not lost:
             self.messages += taken
 
-    @precondition(lambda self: self.messages)
-    @rule(data=st.data())
     def cannot_publish(self, data: st.DataObject) -> None:
         message = data.draw(st.sampled_from(self.messages))
         was_queued = self.is_current(message.chunk_id, message.fence, "queued")
         assert dispatch.put_back(self.database, message) == was_queued
 
-    @rule()
-    def queue_was_lost(self) -> None:
+    def queue_was_lost(self, data: st.DataObject) -> None:
         queued = [row for row in self.chunk_rows().values() if row.state == "queued"]
         assert dispatch.requeue_lost(self.database, QUEUE, "redis", grace_s=-1) == len(queued)
 
     # workers
 
-    @precondition(lambda self: self.messages)
     @rule(data=st.data(), worker=st.sampled_from(WORKERS), lease_s=st.sampled_from([-5, 60]), stays=st.booleans())
     def deliver(self, data: st.DataObject, worker: str, lease_s: float, stays: bool) -> None:
         """A message, which may stay to be delivered again."""
+        self.take(data.draw(st.integers(1, 4)), lost=data.draw(st.sampled_from([False, False, False, True])))
+        if not self.messages:
+            self.ask_for_work(data)
         message = data.draw(st.sampled_from(self.messages))
         if not stays:
             self.messages.remove(message)
@@ -241,25 +239,46 @@ class LedgerMachine(RuleBasedStateMachine):
         if claim is not None:
             self.claims.append(claim)
 
-    @rule(worker=st.sampled_from(WORKERS), lease_s=st.sampled_from([-5, 60]))
-    def renew(self, worker: str, lease_s: float) -> None:
+    def renew(self, data: st.DataObject) -> None:
+        worker, lease_s = data.draw(st.sampled_from(WORKERS)), data.draw(st.sampled_from([-5, 60]))
         ids = {claim.chunk_id for claim in self.claims}
         rows = {id_: row for id_, row in self.chunk_rows().items() if id_ in ids}
         ours = {id_: row for id_, row in rows.items() if row.state == "running" and row.worker == worker}
         states = work.renew_leases(self.database, worker, ids, lease_s)
         assert states == {id_: self.model_of(row).state for id_, row in ours.items()}
 
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         ours = self.is_current(claim.chunk_id, claim.fence, "running")
         assert work.release_chunk(self.database, claim) == ours
 
-    @precondition(lambda self: self.claims)
+    def ask_for_work(self, data: st.DataObject) -> None:
+        """Without which most steps would find nothing to do."""
+        while not self.messages:
+            name = data.draw(st.sampled_from(list(JOBS)))
+            self.open_job(name, "all")
+            self.object_changes(data.draw(st.sampled_from(URIS)))
+            now = [Item(uri, self.version(uri)) for uri in URIS]
+            self.register(name, now, "more", recheck=False, chunk_size=data.draw(st.integers(1, 3)))
+            self.take(most=4, lost=False)
+
+    @rule(data=st.data(), keep=st.booleans())
+    def work_on(self, data: st.DataObject, keep: bool) -> None:
+        """A new claim, and then one of all that there are."""
+        self.deliver(data, "w1", 60, stays=False)
+        self.complete(data, keep)
+
+    @rule(data=st.data())
+    def fail_and_retry(self, data: st.DataObject) -> None:
+        self.work_on(data, keep=True)
+        self.retry(data, data.draw(st.sampled_from([None, Code.TRUNCATED, Code.MODEL_ERROR])), chunk_size=2)
+        self.work_on(data, keep=False)
+
     @rule(data=st.data(), keep=st.booleans())
     def complete(self, data: st.DataObject, keep: bool) -> None:
         """A mix of annotated, failed and put back. A claim that stays is completed again, in vain."""
+        if not self.claims:
+            return
         claim = data.draw(st.sampled_from(self.claims))
         if not keep:
             self.claims.remove(claim)
@@ -324,24 +343,20 @@ class LedgerMachine(RuleBasedStateMachine):
         if not stays:
             job.shown[uri, recipe] = Shown(version, kind, code)
 
-    @precondition(lambda self: self.claims)
-    @rule()
-    def workers_stop_and_come_back(self) -> None:
+    def workers_stop_and_come_back(self, data: st.DataObject) -> None:
         """Their leases are over and their chunks are with another one; their claims are still among the claims."""
         for worker in (*WORKERS, "w3"):
             dispatch.expire_worker(self.database, worker)
-        self.reclaim()
+        self.reclaim(data)
         for message in dispatch.take_pending(self.database, QUEUE, "redis", NEVER):
             taken = work.claim_chunk(self.database, message.chunk_id, message.fence, worker="w3", lease_s=60)
             assert taken is not None
             self.claims.append(taken)
 
-    @rule(worker=st.sampled_from(WORKERS))
-    def worker_dies(self, worker: str) -> None:
-        dispatch.expire_worker(self.database, worker)
+    def worker_dies(self, data: st.DataObject) -> None:
+        dispatch.expire_worker(self.database, data.draw(st.sampled_from(WORKERS)))
 
-    @rule()
-    def reclaim(self) -> None:
+    def reclaim(self, data: st.DataObject) -> None:
         with self.database.read() as connection:
             expired = connection.execute(select(chunks).where(dispatch.EXPIRED)).all()
         assert dispatch.reclaim_expired(self.database) == len(expired)
@@ -358,8 +373,6 @@ class LedgerMachine(RuleBasedStateMachine):
         for recipe in recipes:
             self.settle(job, item.uri, item.version, recipe, "failed", Code.CRASHED_WORKER)
 
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
     def run_is_gone(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(list(self.jobs)))
         out = [r for r in self.chunk_rows().values() if r.job_id == self.ids[name] and r.state in ("queued", "running")]
@@ -368,7 +381,7 @@ class LedgerMachine(RuleBasedStateMachine):
     # people
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), what=st.sampled_from(["pause", "resume", "cancel"]))
+    @rule(data=st.data(), what=st.sampled_from(["pause", "resume", "resume", "cancel"]))
     def command(self, data: st.DataObject, what: str) -> None:
         name = data.draw(st.sampled_from(list(self.jobs)))
         job, id_ = self.jobs[name], self.ids[name]
@@ -382,8 +395,6 @@ class LedgerMachine(RuleBasedStateMachine):
             assert jobs.cancel_job(self.database, id_) == (job.state in ("running", "paused"))
             job.state = "cancelled" if job.state in ("running", "paused") else job.state
 
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), code=st.sampled_from([None, Code.TRUNCATED, Code.MODEL_ERROR]), chunk_size=st.integers(1, 3))
     def retry(self, data: st.DataObject, code: Code | None, chunk_size: int) -> None:
         name = data.draw(st.sampled_from(list(self.jobs)))
         job = self.jobs[name]
@@ -404,8 +415,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if failed and job.state in ("finished", "cancelled"):
             job.state = "running"
 
-    @rule()
-    def finish(self) -> None:
+    def finish(self, data: st.DataObject) -> None:
         ready = [
             name
             for name, job in self.jobs.items()
@@ -414,6 +424,22 @@ class LedgerMachine(RuleBasedStateMachine):
         assert sorted(jobs.finish_jobs(self.database)) == sorted(ready)
         for name in ready:
             self.jobs[name].state = "finished"
+
+    @rule(data=st.data())
+    def trouble(self, data: st.DataObject) -> None:
+        """One of the things that happen beside the work. They are one rule, so that most steps are work."""
+        happenings = [
+            self.finish,
+            self.queue_was_lost,
+            self.run_is_gone,
+            self.worker_dies,
+            self.reclaim,
+            self.renew,
+            self.workers_stop_and_come_back,
+        ]
+        happenings += [self.cannot_publish] if self.messages else []
+        happenings += [self.release] if self.claims else []
+        data.draw(st.sampled_from(happenings))(data)
 
     # what must hold
 
@@ -532,8 +558,8 @@ def test_every_way_through_the_ledger_conserves_items_and_closes_counters(
     machine: Callable[[], LedgerMachine], database: Database
 ) -> None:
     limits = settings(
-        max_examples=70 if database.is_sqlite else 12,
-        stateful_step_count=50,
+        max_examples=50 if database.is_sqlite else 12,
+        stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
