@@ -1,5 +1,6 @@
 """`kosmograph`, and `python -m kosmograph`."""
 
+import io
 import os
 import sys
 
@@ -7,6 +8,9 @@ import sys
 def main() -> None:
     """Run the command line; every foreseen error is one line on standard error."""
     _leave_the_users_folder_out()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a caption may hold what the terminal's encoding lacks
     from schemas.errors import KosmographError, UsageError
 
     try:

@@ -1,28 +1,28 @@
 """`annotate`: the whole job in the foreground, with whatever it is not given: Redis, a dispatcher, workers."""
 
 import shutil
-import signal
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from types import FrameType
 
 from kosmograph.display import Display
 from kosmograph.redis_server import RedisServer
 from kosmograph.requests import OpenedJob, Request, find_sources, job_name, open_job, recipes_for
+from kosmograph.signals import interruptible
 from kosmograph.workers import WorkerPool, devices_for
 from producer.dispatcher import Dispatcher
 from producer.queue import Queue
 from producer.registration import Totals
 from schemas.broker import EMBEDDED, broker_name
 from schemas.database import Database, patiently
-from schemas.errors import UsageError
+from schemas.errors import SetupError, UsageError
 from schemas.ledger import jobs
-from schemas.ledger.dispatch import reclaim_broker
+from schemas.ledger.dispatch import reclaim_broker, requeue_stale
 from schemas.ledger.jobs import Job
 from schemas.locks import job_lock
 from schemas.logs import configure_logs
@@ -30,7 +30,8 @@ from schemas.migrations import upgrade
 from schemas.settings import Settings
 
 LOOK_S = 0.2
-PATIENCE_S = 600.0
+LISTING_S = 2.0
+"""How long a stop waits for a listing, which may itself wait for a server."""
 
 
 @dataclass
@@ -54,31 +55,14 @@ def annotate(request: Request, settings: Settings, display: Display) -> Ending:
     upgrade(database)
     with job_lock(database, name), interruptible() as interrupted:
         opened = open_job(database, name, request, sources, recipes, settings)
-        reclaim_broker(database, opened.job.id, EMBEDDED)  # what a run left that is dead, since its lock is ours
+        # what a run left that is dead, since its lock is ours; and what waits in a Redis that we may not be reading
+        reclaim_broker(database, opened.job.id, EMBEDDED)
+        requeue_stale(database, 0.0, opened.job.id)
         run = _Run(database, opened, settings, display, interrupted)
-        try:
-            run.until_done()
-        finally:
-            job = jobs.get_job(database, opened.job.id)
-            database.close()
+        run.until_done()
+        job = jobs.get_job(database, opened.job.id)
+    database.close()
     return Ending(job, run.totals, interrupted.is_set())
-
-
-@contextmanager
-def interruptible() -> Iterator[Event]:
-    """An event that Ctrl-C and SIGTERM set. The second Ctrl-C is the usual one."""
-    asked = Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass
@@ -115,7 +99,7 @@ class _Run:
                 if self.interrupted.is_set():
                     self.display.say("stopping: what is finished is committed, the rest goes back")
             stop.set()
-            listing.join()
+            listing.join(LISTING_S)
         if self.faults:
             raise self.faults[0]
 
@@ -123,9 +107,7 @@ class _Run:
         return self.interrupted.is_set() or bool(self.faults) or self._job().state != "running"
 
     def _job(self) -> Job:
-        return patiently(
-            lambda: jobs.get_job(self.database, self.opened.job.id), limit_s=PATIENCE_S, stop=self.interrupted.is_set
-        )
+        return patiently(lambda: jobs.get_job(self.database, self.opened.job.id), stop=self.interrupted.is_set)
 
     def _list(self, stop: Event) -> None:
         def listed(totals: Totals) -> None:
@@ -136,7 +118,7 @@ class _Run:
     def _start(self, stack: ExitStack, stop: Event) -> None:
         """Redis, unless one was given; the dispatcher; the workers. Ended in the opposite order."""
         folder = Path(tempfile.mkdtemp(prefix="kosmograph-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.push(partial(_tidy, folder))
         url, name = self.settings.broker, broker_name(self.settings.broker) if self.settings.broker else ""
         redis: RedisServer | None = None
         if not url:
@@ -168,3 +150,9 @@ class _Run:
         thread = Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
+
+
+def _tidy(folder: Path, kind: type[BaseException] | None, *_: object) -> None:
+    """Remove the folder of a run, unless its logs are what is left of the reason."""
+    if kind is None or not issubclass(kind, SetupError):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ class Child:
     """A command that ends with us, however we end. Its output goes to a log file, or to our own standard error."""
 
     def __init__(self, command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None) -> None:
-        self._log = log
+        self.log = log
         output = log.open("ab") if log else None
         self._keeper = subprocess.Popen(
             [*python("kosmograph.keeper"), *command],
@@ -54,11 +54,11 @@ class Child:
 
     def last_words(self) -> str:
         """Why it ended, in its own words where it has said so, else the last line of its log."""
-        lines = self._log.read_text(errors="replace").strip().splitlines() if self._log else []
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log else []
         told = [line.removeprefix(TOLD) for line in lines if line.startswith(TOLD)]
         if told or lines:
             return (told or lines)[-1]
-        return f"it ended with code {self.code}" + (" and said nothing" if self._log else ", see its lines above")
+        return f"it ended with code {self.code}" + (" and said nothing" if self.log else ", see its lines above")
 
 
 def python(module: str) -> list[str]:

@@ -48,3 +48,8 @@ def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Pa
         drawn.save(path)
     except (OSError, ValueError) as error:
         raise SetupError(f"the picture cannot be written to {path}: {error}") from None
+
+
+def note_of(model: str) -> str:
+    """What a picture says of the model: the demo model is named as such wherever its output shows."""
+    return "demo model" if model == "demo" else ""

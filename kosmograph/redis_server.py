@@ -1,6 +1,8 @@
 """A Redis of our own, for runs that are given none: in a private folder, behind a socket that only we can open."""
 
+import re
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from kosmograph.children import Child
 from schemas.errors import SetupError
 
 START_S = 20.0
+PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]{1,80}")
 
 
 class RedisServer:
@@ -18,7 +21,7 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._socket = folder / "redis.sock"
+        self._socket = _socket_folder(folder) / "redis.sock"
         self._child = self._start()
 
     @property
@@ -63,6 +66,13 @@ class RedisServer:
                 return bool(client.ping())
         except RedisError:
             return False
+
+
+def _socket_folder(folder: Path) -> Path:
+    """The folder, if its path is short and plain enough for a socket and a URL; else one of our own that is."""
+    if PLAIN_PATH.fullmatch(str(folder)):
+        return folder
+    return Path(tempfile.mkdtemp(prefix="kosmograph-", dir="/tmp"))
 
 
 def find_redis_server() -> str:

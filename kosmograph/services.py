@@ -2,7 +2,7 @@
 
 import structlog
 
-from kosmograph.annotate import interruptible
+from kosmograph.signals import interruptible
 from kosmograph.workers import WorkerPool, devices_for
 from schemas.errors import UsageError
 from schemas.settings import Settings
@@ -33,9 +33,7 @@ def run_dispatcher(settings: Settings) -> int:
     return 0
 
 
-def run_one_worker(
-    settings: Settings, *, revision: str | None, dtype: str | None, name: str | None, gpus: str | None = None
-) -> int:
+def run_one_worker(settings: Settings, *, revision: str | None, dtype: str | None, name: str | None) -> int:
     """A worker in this process; the exit code."""
     from worker.service import run_worker
 
@@ -44,12 +42,13 @@ def run_one_worker(
     return 0
 
 
-def run_workers(
-    settings: Settings, *, revision: str | None, dtype: str | None, gpus: str | None, name: str | None = None
-) -> int:
+def run_workers(settings: Settings, *, revision: str | None, dtype: str | None, gpus: str) -> int:
     """One worker process for each GPU, each replaced when it dies; the exit code."""
+    from worker.revision import resolve
+
     _require_broker(settings)
-    pool = WorkerPool(settings, devices_for(settings, gpus), None, revision=revision, dtype=dtype)
+    model = resolve(settings.model, revision, dtype)  # once: one that is replaced tonight must be what it was
+    pool = WorkerPool(settings, devices_for(settings, gpus), None, revision=model.revision, dtype=model.dtype)
     with interruptible() as stop:
         try:
             while not stop.wait(LOOK_S):

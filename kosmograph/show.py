@@ -8,7 +8,7 @@ from catalog.queries import boxes_of, failures_of, image_of
 from catalog.reader import Reader
 from kosmograph.control import open_database
 from kosmograph.output import say, say_json
-from kosmograph.pictures import DrawnBox, picture_of, save_picture
+from kosmograph.pictures import DrawnBox, note_of, picture_of, save_picture
 from schemas.errors import UsageError
 from schemas.settings import load_settings
 from schemas.uris import absolute_uri, printable
@@ -30,8 +30,7 @@ def show_image(image: str, *, job: str | None, save: Path | None, as_json: bool,
         newest = found[0]
         boxes = [DrawnBox(*(box[name] for name in BOX)) for box in newest["boxes"]]
         picture = picture_of(newest["uri"], load_settings(db=db))
-        note = "demo model" if newest["model"] == "demo" else ""
-        save_picture(picture, newest["caption"], boxes, save, note)
+        save_picture(picture, newest["caption"], boxes, save, note_of(newest["model"]))
         if not as_json:
             say(f"saved {save}")
     return 0

@@ -1,9 +1,11 @@
 """`submit`: register a job, and leave the work to running workers."""
 
-from kosmograph.annotate import interruptible
+import shlex
+
 from kosmograph.output import say
 from kosmograph.requests import Request, find_sources, job_name, open_job, recipes_for
-from kosmograph.summary import DONE, INTERRUPTED, counts, skipped
+from kosmograph.signals import interruptible
+from kosmograph.summary import DONE, INTERRUPTED, counts, db_option, skipped
 from schemas.database import Database
 from schemas.ledger import jobs
 from schemas.locks import job_lock
@@ -30,6 +32,9 @@ def submit(request: Request, settings: Settings) -> int:
         say("interrupted; the same command continues the listing")
         return INTERRUPTED
     if job.pending:
-        say("  needs:  kosmograph dispatch, and kosmograph worker --model " + request.model)
-        say(f"  watch:  kosmograph status {job.name}")
+        db, model = db_option(settings), recipes[0]
+        exactly = f"--model {shlex.quote(request.model)} --revision {model.revision} --dtype {model.dtype}"
+        say(f"  needs:  kosmograph dispatch{db}")
+        say(f"          kosmograph worker {'--model null' if request.model == 'null' else exactly}{db}")
+        say(f"  watch:  kosmograph status {shlex.quote(job.name)}{db}")
     return DONE

@@ -6,15 +6,18 @@ import sys
 from kosmograph.annotate import Ending
 from kosmograph.output import say
 from producer.registration import Totals
+from schemas.environment import database_url
 from schemas.ledger.jobs import Job
-from schemas.settings import DEFAULT_DB, Settings
+from schemas.settings import Settings
+from schemas.uris import printable
 
 DONE, TROUBLE, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
 
 
 def print_summary(ending: Ending, settings: Settings) -> int:
     """Print how the run ended on standard output; the exit code."""
-    job, db = ending.job, "" if settings.db == DEFAULT_DB else " --db " + shlex.quote(_shown(settings))
+    job, db = ending.job, db_option(settings)
+    name = shlex.quote(job.name)
     say(counts(job))
     if line := skipped(ending.totals):
         say(line)
@@ -22,18 +25,34 @@ def print_summary(ending: Ending, settings: Settings) -> int:
         say("interrupted; the same command continues where it stopped")
         return INTERRUPTED
     if job.state in ("paused", "cancelled"):
-        resume = f"; then: kosmograph resume {job.name}{db}, or the same command" if job.state == "paused" else ""
-        print(f"kosmograph: the job is {job.state}: {job.reason}{resume}", file=sys.stderr)  # noqa: T201
+        reason = f": {printable(job.reason)}" if job.reason else ""
+        resume = f"; then: kosmograph resume {name}{db}, or the same command" if job.state == "paused" else ""
+        print(f"kosmograph: the job is {job.state}{reason}{resume}", file=sys.stderr)  # noqa: T201
         return TROUBLE
     if job.annotated + job.reused:
-        query = f"SELECT uri, caption FROM captions WHERE job = '{job.name}' LIMIT 10"
-        quoted = f'"{query}"' if job.name.isascii() and not set(job.name) & set('"$`\\!') else shlex.quote(query)
-        say(f"  look:      kosmograph sql {quoted}{db}")
+        say(f"  look:      kosmograph sql {_quoted(captions_of(job))}{db}")
         say(f"  a picture: kosmograph show URI --save picture.png{db}")
     if job.failed:
-        say(f"  failures:  kosmograph failures {job.name}{db}")
-        say(f"  again:     kosmograph retry {job.name}{db}, then the same command")
+        say(f"  failures:  kosmograph failures {name}{db}")
+        say(f"  again:     kosmograph retry {name}{db}, then the same command")
     return SOME_FAILED if job.failed else DONE
+
+
+def captions_of(job: Job) -> str:
+    """A query for the first captions of a job."""
+    return "SELECT uri, caption FROM captions WHERE job = '{}' LIMIT 10".format(job.name.replace("'", "''"))
+
+
+def db_option(settings: Settings) -> str:
+    """` --db URL` for a command to be typed, if it needs one. A server's URL may hold a password, and is left out."""
+    if settings.db == database_url(None):
+        return ""
+    return f" --db {shlex.quote(settings.db)}" if settings.db.startswith("sqlite") else " --db URL"
+
+
+def _quoted(query: str) -> str:
+    """For a shell: in double quotes, which read well around SQL, where nothing in it means something to them."""
+    return shlex.quote(query) if set(query) & set('"$`\\!') else f'"{query}"'
 
 
 def counts(job: Job) -> str:
@@ -50,9 +69,3 @@ def skipped(totals: Totals) -> str:
         return ""
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.skipped.items()))
     return f"  passed over: {kinds} (--all-files takes all)"
-
-
-def _shown(settings: Settings) -> str:
-    from schemas.database import Database
-
-    return str(Database(settings.db))

@@ -1,18 +1,20 @@
 """`try`: any prompts on a few pictures, in this process."""
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kosmograph.output import say, say_json
-from kosmograph.pictures import DrawnBox, picture_of, save_picture
+from kosmograph.pictures import DrawnBox, note_of, picture_of, save_picture
 from kosmograph.requests import Prompts
 from schemas.errors import ImageFailure, UsageError
 from schemas.grounding import Grounding, parse
 from schemas.recipes import MAX_NEW_TOKENS
 from schemas.settings import Settings
-from schemas.uris import file_uri, printable
+from schemas.uris import absolute_uri, printable
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,20 @@ def try_images(
     for number, answer in enumerate(_answers(images, prompts, settings, revision, dtype)):
         if isinstance(answer, ImageFailure):
             failures += 1
-            say(f"failed: {answer}")
+            print(f"kosmograph: {answer}", file=sys.stderr)  # noqa: T201
             continue
         answers.append(answer)
         if not as_json:
             _say_answer(answer, raw)
         if save:
             path = save if number == 0 else save.with_stem(f"{save.stem}-{number + 1}")
-            save_picture(picture_of(answer.uri, settings), answer.grounding.caption, _drawn(answer), path)
+            save_picture(
+                picture_of(answer.uri, settings),
+                answer.grounding.caption,
+                _drawn(answer),
+                path,
+                note_of(settings.model),
+            )
             if not as_json:
                 say(f"  saved {path}")
     if as_json:
@@ -74,7 +82,7 @@ def _answers(
     engine, _ = load_engine(resolve(settings.model, revision, dtype), settings)
     with engine, Loader(Limits.from_settings(settings), 1, StorageOptions.of(settings)) as loader:
         for name in images:
-            uri = name if name.startswith("s3://") else file_uri(Path(name).absolute())
+            uri = absolute_uri(name, os.getcwd())
             try:
                 loaded = loader.load(uri, exact=True).result()
                 for task, prompt in prompts.all():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from sqlalchemy.exc import DBAPIError
 
 from kosmograph.children import Child, python
@@ -15,6 +16,7 @@ from schemas.errors import SetupError, UsageError
 from schemas.ledger.dispatch import expire_worker
 from schemas.settings import Settings, environment
 
+logger = structlog.get_logger()
 MOST_EMPTY_DEATHS = 3
 GAVE_UP = (1, 2)
 """Exit codes of a worker that knows why it cannot work, and says so. One that is killed has others."""
@@ -42,7 +44,8 @@ class WorkerPool:
         revision: str | None,
         dtype: str | None,
     ) -> None:
-        self._settings, self._folder = settings, folder
+        # each is told how many share this machine: it takes its part of the cores
+        self._settings, self._folder = settings.model_copy(update={"workers": len(devices)}), folder
         self._options = [*(["--revision", revision] if revision else []), *(["--dtype", dtype] if dtype else [])]
         self._database = Database(settings.db)
         self._places = [self._start(device) for device in devices]
@@ -50,7 +53,8 @@ class WorkerPool:
     def check(self) -> int:
         """Replace dead workers; how many had died.
 
-        Raises SetupError when a worker says that it cannot work, or dies again and again without having had a chunk.
+        A device whose worker says that it cannot work, or dies again and again without having had a chunk, is given
+        up. Raises SetupError when it was the last.
         """
         dead = [place for place in self._places if place.child.code is not None]
         try:
@@ -75,9 +79,18 @@ class WorkerPool:
         had_work = expire_worker(self._database, place.name)
         place.empty_deaths = 0 if had_work else place.empty_deaths + 1
         if place.child.code in GAVE_UP or place.empty_deaths >= MOST_EMPTY_DEATHS:
-            raise SetupError(f"the worker gave up: {place.child.last_words()}")
+            self._give_up(place)
+            return
         fresh = self._start(place.device)
         place.name, place.child = fresh.name, fresh.child
+
+    def _give_up(self, place: _Place) -> None:
+        self._places.remove(place)
+        log = f" (its log: {place.child.log})" if place.child.log else ""
+        said = f"the worker on {place.device} gave up: {place.child.last_words()}{log}"
+        if not self._places:
+            raise SetupError(said)
+        logger.error(said, left=len(self._places))
 
     def _start(self, device: str) -> _Place:
         name = f"{os.uname().nodename}:{device}:{uuid.uuid4().hex[:6]}"
@@ -102,6 +115,8 @@ def devices_for(settings: Settings, gpus: str | None = None, found: Callable[[],
         raise SetupError("no NVIDIA GPU is visible here; use --device cpu, or check nvidia-smi")
     if gpus == "all" or (here and "workers" not in settings.model_fields_set):
         return here
+    if not here and settings.workers == 1:
+        return [settings.device]  # `auto`: torch may know a device that has no such file
     return here[: settings.workers] if here else ["cpu"] * settings.workers
 
 

@@ -8,11 +8,14 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from producer.queue import BrokerErrors, Queue
+from schemas.broker import CELERY_SETTINGS
 from schemas.database import Database, is_passing
 from schemas.ledger import dispatch, jobs
 from schemas.settings import Settings
 
 log = structlog.get_logger()
+STALE_S = float(CELERY_SETTINGS["broker_transport_options"]["visibility_timeout"])
+"""A queued chunk this old was lost from a queue that is never empty, or waits in a Redis that nobody reads any more."""
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Dispatcher:
 
     def step(self) -> int:
         """One round; how many chunks were sent."""
+        if stale := dispatch.requeue_stale(self.database, STALE_S, self.job_id):
+            log.warning("chunks that no worker took go back", chunks=stale)
         if crashed := dispatch.reclaim_expired(self.database, self.job_id):
             log.warning("leases expired", chunks=crashed)
         for name in jobs.finish_jobs(self.database, self.job_id):

@@ -15,8 +15,6 @@ from schemas.ledger.jobs import Job
 MOST_ITEMS = 1024
 MOST_SECONDS = 1.0
 """A batch is one transaction: as large as pays, and soon enough that workers need not wait for it."""
-DATABASE_PATIENCE_S = 600.0
-"""How long a listing waits for a database that is away."""
 
 
 @dataclass
@@ -70,7 +68,7 @@ def register_sources(
             recheck=recheck,
             waiting=waiting,
         )
-        done = patiently(write, limit_s=DATABASE_PATIENCE_S, stop=stopped)
+        done = patiently(write, stop=stopped)
         totals.new += done.new
         totals.reused += done.reused
         totals.known += done.known
@@ -90,7 +88,7 @@ def register_sources(
             return totals
     if batch.items or batch.skipped:
         flush(cursor)
-    patiently(partial(listing.finish_listing, database, job), limit_s=DATABASE_PATIENCE_S, stop=stopped)
+    patiently(partial(listing.finish_listing, database, job), stop=stopped)
     return totals
 
 

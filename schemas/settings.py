@@ -70,6 +70,5 @@ def load_settings(**flags: object) -> Settings:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The settings as variables for a child process: all that differ from the defaults."""
-    values = settings.model_dump(exclude_defaults=True)
-    return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+    """The settings as variables for a child process: all of them, lest it finds others in its environment."""
+    return {PREFIX + name.upper(): str(value) for name, value in settings.model_dump().items()}

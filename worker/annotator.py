@@ -24,8 +24,6 @@ LOOK_S = 0.25
 """How often a waiting task looks whether it must stop."""
 DRAIN_S = 5.0
 """How long a stop waits for what the model has begun."""
-DATABASE_PATIENCE_S = 600.0
-"""How long a chunk waits for a database that is away, before it is left to its lease."""
 
 
 class Loader(Protocol):
@@ -97,7 +95,7 @@ class Annotator:
         pixels = {image.sha256: image.pixels for image in images.values()}
         answers: dict[Work, Result | Future[Generation]] = {}
         there = partial(find_annotations, self.database, list(pixels), list(claim.recipes))
-        for work, annotation_id in patiently(there, limit_s=DATABASE_PATIENCE_S, stop=stopped).items():
+        for work, annotation_id in patiently(there, stop=stopped).items():
             answers[work] = Reuse(annotation_id)
         futures: list[Future[Generation]] = []
         for recipe_id, recipe in claim.recipes.items():

@@ -81,11 +81,17 @@ def load_engine(ref: ModelRef, settings: Settings) -> tuple[Any, str]:
     from worker.model import load_model, pick_device
 
     device = pick_device(settings.device)
-    torch.set_num_threads(settings.torch_threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers)))
+    torch.set_num_threads(settings.torch_threads or our_cores(settings))
     engine = Engine(load_model(ref, device), settings.batch_size)
     return engine, f"{device} torch={torch.__version__} transformers={transformers.__version__} {ours}"
 
 
 def loader_processes(settings: Settings) -> int:
     """As many as told; else the cores, shared among the workers of this machine."""
-    return settings.loader_processes or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
+    return settings.loader_processes or our_cores(settings)
+
+
+def our_cores(settings: Settings) -> int:
+    """This worker's part of the cores that the process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, settings.workers))

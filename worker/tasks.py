@@ -18,7 +18,7 @@ from schemas.ledger.work import Claim, abandon_chunk, claim_chunk, release_chunk
 from schemas.messages import ChunkMessage
 from schemas.results import Completion
 from schemas.settings import Settings
-from worker.annotator import DATABASE_PATIENCE_S, Annotator
+from worker.annotator import Annotator
 from worker.leases import Held, Leases
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class ChunkTask:
             log.warning("chunk was taken back before it was done", chunk=claim.chunk_id)
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        return patiently(work, limit_s=DATABASE_PATIENCE_S, stop=self.stopping.is_set)
+        return patiently(work, stop=self.stopping.is_set)
 
 
 def _nothing_done(completion: Completion) -> bool:

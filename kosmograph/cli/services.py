@@ -36,8 +36,9 @@ def worker(
     from schemas.settings import load_settings
 
     settings = load_settings(model=model, db=db, broker=broker, device=device)
-    run = run_workers if gpus is not None else run_one_worker
-    raise typer.Exit(run(settings, revision=revision, dtype=dtype, gpus=gpus, name=name))
+    if gpus is not None:
+        raise typer.Exit(run_workers(settings, revision=revision, dtype=dtype, gpus=gpus))
+    raise typer.Exit(run_one_worker(settings, revision=revision, dtype=dtype, name=name))
 
 
 COMMANDS = (dispatch, worker)

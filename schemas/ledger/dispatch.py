@@ -69,6 +69,12 @@ def put_back(database: Database, departure: Departure) -> bool:
         return connection.execute(back).rowcount == 1
 
 
+def requeue_stale(database: Database, stale_s: float, job_id: int | None = None) -> int:
+    """queued → pending for what no worker has claimed for so long, through whichever broker: nobody reads it there."""
+    stale = QUEUED & (chunks.c.queued_at <= unix_now() - stale_s)
+    return _change(database, stale if job_id is None else stale & (chunks.c.job_id == job_id), BACK_TO_PENDING)
+
+
 def requeue_lost(database: Database, queue: str, broker: str, grace_s: float) -> int:
     """queued → pending for what should be in a queue that has been empty for so long: Redis has lost it."""
     with_jobs = select(jobs.c.id).where(jobs.c.queue == queue)

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, insert, select, update
 
 from schemas.database import Database
-from schemas.errors import SetupError, UsageError
+from schemas.errors import UsageError
 from schemas.ledger.bulk import VALUES, insert_into, insert_missing, insert_rows, plain, rows_where
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
 from schemas.recipes import Recipe
@@ -248,9 +248,3 @@ def _take_back_queued(connection: Connection, job_id: int) -> None:
     """queued → pending for one job; its messages are refused by their fence when they arrive."""
     queued = select(chunks.c.id).where(chunks.c.job_id == job_id, QUEUED).order_by(chunks.c.id).with_for_update()
     connection.execute(update(chunks).where(chunks.c.id.in_(queued), QUEUED).values(BACK_TO_PENDING))
-
-
-def require_running(job: Job) -> None:
-    """Raises SetupError when a job cannot go on by itself."""
-    if job.state == "paused":
-        raise SetupError(f"the job {job.name!r} is paused: {job.reason}. Mend it, then: kosmograph resume {job.name}")

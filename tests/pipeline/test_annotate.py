@@ -1,5 +1,6 @@
 """`annotate` from a folder of images to rows in SQL."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,32 @@ def test_sizes_are_upright(kosmograph, examples: Path) -> None:
         turned = stored.size[::-1]
     row = kosmograph.sql("SELECT width, height FROM captions")[0]
     assert (row["width"], row["height"]) == turned
+
+
+def test_folder_becomes_captions_in_either_database(kosmograph, many, database_url: str) -> None:
+    run = kosmograph.annotate(str(many(70)), "--job", "all", "--db", database_url)
+    assert run.code == 0, run.err
+    status = json.loads(kosmograph("status", "all", "--json", "--db", database_url).out)[0]
+    assert (status["state"], status["annotated"], status["pending"]) == ("finished", 70, 0)
+    again = kosmograph.annotate(str(many(70)), "--job", "again", "--db", database_url)
+    assert "again: 70 images, 0 annotated, 70 reused, 0 failed" in again.out
+
+
+def test_flag_counts_in_the_workers_too(kosmograph, many) -> None:
+    """The environment names another database: the worker that `annotate` starts uses the flag's, as `annotate` does."""
+    here = ("--db", "sqlite:///kosmograph.db")
+    run = kosmograph.annotate(str(many(3)), *here, KOSMOGRAPH_DB="sqlite:///other.db")
+    assert run.code == 0, run.err
+    assert "3 images, 3 annotated" in run.out
+    assert not (kosmograph.folder / "other.db").exists()
+
+
+def test_odd_temporary_folder_is_no_trouble(kosmograph, many, tmp_path: Path) -> None:
+    folder = tmp_path / ("per%20cent ha#sh que?st " + "long" * 20)
+    folder.mkdir()
+    run = kosmograph.annotate(str(many(3)), TMPDIR=str(folder))
+    assert run.code == 0, run.err
+    assert not list(folder.iterdir())
 
 
 def test_second_run_does_nothing(kosmograph, many) -> None:

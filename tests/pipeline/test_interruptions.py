@@ -1,6 +1,5 @@
 """Runs that end before they are done, and the same command again."""
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 IMAGES = 900
@@ -36,20 +36,13 @@ def count(kosmograph, query: str) -> int:
         return 0
 
 
-def children_of(pid: int) -> list[int]:
-    """The process ids of all descendants that run."""
-    found = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in found.splitlines()]
-    below = [child for child, parent in pairs if parent == pid]
-    return below + [grandchild for child in below for grandchild in children_of(child)]
+def children_of(pid: int) -> list[psutil.Process]:
+    """All descendants that run."""
+    return psutil.Process(pid).children(recursive=True)
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
 def assert_every_image_has_one_outcome(kosmograph) -> None:
@@ -72,7 +65,7 @@ def test_ctrl_c_commits_what_is_finished_and_the_same_command_goes_on(kosmograph
     out, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert "the same command continues" in out
-    eventually(lambda: not any(alive(child) for child in children))
+    eventually(lambda: gone(children))
     assert kosmograph.value("SELECT COUNT(*) FROM chunks WHERE state IN ('queued', 'running')") == 0
     assert kosmograph.value("SELECT COALESCE(MAX(crashes), 0) FROM chunks") == 0
     committed = kosmograph.sql("SELECT * FROM annotations ORDER BY id")
@@ -89,7 +82,7 @@ def test_kill_9_leaves_nothing_running_and_the_same_command_goes_on(kosmograph, 
     children = children_of(run.pid)
     run.kill()
     run.communicate(timeout=60)
-    eventually(lambda: not any(alive(child) for child in children))
+    eventually(lambda: gone(children))
     committed = kosmograph.sql("SELECT * FROM annotations ORDER BY id")
     assert 0 < len(committed) < IMAGES
     again = kosmograph.annotate(str(folder), KOSMOGRAPH_CHUNK_SIZE="16")
@@ -100,20 +93,20 @@ def test_kill_9_leaves_nothing_running_and_the_same_command_goes_on(kosmograph, 
 
 @contextmanager
 def standing_still(run: "subprocess.Popen[str]") -> Iterator[None]:
-    """Its workers are stopped while the block runs, so that the job cannot end meanwhile."""
-    workers = workers_of(run)
-    assert workers
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
+    """Its loaders are stopped while the block runs, so that the job cannot end meanwhile."""
+    loaders = [child for worker in workers_of(run) for child in worker.children()]
+    assert loaders
+    for loader in loaders:
+        loader.suspend()
     yield
-    for pid in workers:
-        os.kill(pid, signal.SIGCONT)
+    for loader in loaders:
+        loader.resume()
 
 
-def workers_of(run: "subprocess.Popen[str]") -> list[int]:
+def workers_of(run: "subprocess.Popen[str]") -> list[psutil.Process]:
     """The worker processes of a run, without their keepers."""
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children_of(run.pid)}
-    return [pid for pid, words in commands.items() if "worker" in words and "kosmograph.keeper" not in words]
+    commands = {child: child.cmdline() for child in children_of(run.pid)}
+    return [child for child, words in commands.items() if "worker" in words and "kosmograph.keeper" not in words]
 
 
 def test_two_runs_of_one_job_at_once_are_refused(kosmograph, many, half_way) -> None:
@@ -160,8 +153,8 @@ def test_cancelled_job_keeps_what_is_annotated(kosmograph, many, half_way) -> No
 def test_killed_worker_is_replaced_and_its_chunks_are_done(kosmograph, many, half_way) -> None:
     folder = many(IMAGES)
     run = half_way(folder)
-    for pid in workers_of(run):
-        os.kill(pid, signal.SIGKILL)
+    for worker in workers_of(run):
+        worker.kill()
     run.communicate(timeout=120)
     assert run.returncode == 0
     assert_every_image_has_one_outcome(kosmograph)
