@@ -11,29 +11,32 @@ DB := --db sqlite:///$(DEMO)/kosmograph.db
 
 .PHONY: demo test lint bench clean
 
-.venv/installed: pyproject.toml constraints.txt
+# what `make demo` needs, and what the rest needs; only what is imported is compiled, which saves a minute
+.venv/demo: EXTRA := worker
+.venv/dev: EXTRA := dev
+.venv/demo .venv/dev: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "installing into .venv, which takes some minutes (2 GB, most of it torch) ..."
+	@echo "installing kosmograph[$(EXTRA)] into .venv: some minutes, most of them for torch ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --no-compile --constraint constraints.txt --editable '.[$(EXTRA)]'
 	@touch $@
 
-demo: .venv/installed
+demo: .venv/demo
 	@mkdir -p $(DEMO)
 	$(BIN)/kosmograph annotate examples/images --model demo --job demo $(DB)
 	$(BIN)/kosmograph sql "SELECT image_id, caption FROM captions WHERE job = 'demo' ORDER BY uri" $(DB)
 	$(BIN)/kosmograph sql "SELECT image_id, phrase, px1, py1, px2, py2, score FROM groundings WHERE job = 'demo' ORDER BY uri, entity LIMIT 12" $(DB)
 	$(BIN)/kosmograph show examples/images/scan.tiff --save $(DEMO)/scan.png $(DB)
 
-test: .venv/installed
+test: .venv/dev
 	$(BIN)/python -m pytest
 
-lint: .venv/installed
+lint: .venv/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/installed
+bench: .venv/dev
 	$(BIN)/python benchmarks/null_model.py
 
 clean:
