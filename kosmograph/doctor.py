@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kosmograph.output import say
@@ -30,22 +31,29 @@ class Finding:
 
 def examine(settings: Settings, *, with_model: bool, revision: str | None) -> int:
     """Print a line for each part; the exit code: 1 when something that is needed does not work."""
-    checks = [_python, _packages, _redis, _database, _gpu, _disk]
+    checks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+        "python": _python,
+        "packages": _packages,
+        "redis": _redis,
+        "database": _database,
+        "gpu": _gpu,
+        "disk": _disk,
+    }
     if with_model:
-        checks.append(lambda settings: _model(settings, revision))
+        checks["model"] = partial(_model, revision=revision)
     bad = False
-    for check in checks:
-        for finding in _guarded(check, settings):
+    for what, check in checks.items():
+        for finding in _guarded(what, check, settings):
             bad = bad or finding.state == "bad"
             say(f"{MARKS[finding.state]}  {finding.what:<10} {finding.found}")
     return 1 if bad else 0
 
 
-def _guarded(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
+def _guarded(what: str, check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
     try:
         yield from check(settings)
     except KosmographError as error:
-        yield Finding("bad", check.__name__.strip("_<>").replace("lambda", "model"), str(error))
+        yield Finding("bad", what, str(error))
 
 
 def _python(settings: Settings) -> Iterator[Finding]:
