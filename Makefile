@@ -9,6 +9,9 @@ BIN := .venv/bin
 DEMO := demo-output
 DB := --db sqlite:///$(DEMO)/kosmograph.db
 
+# every command here starts many Pythons: let them keep what they compile
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint bench clean
 
 # what `make demo` needs, and what the rest needs; only what is imported is compiled, which saves a minute
