@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 Db = Annotated[
-    str | None, typer.Option("--db", metavar="URL", help="Database [KOSMOGRAPH_DB, sqlite:///kosmograph.db].")
+    str | None, typer.Option("--db", metavar="URL", help="Database (KOSMOGRAPH_DB, sqlite:///kosmograph.db).")
 ]
-Broker = Annotated[str | None, typer.Option("--broker", metavar="URL", help="A running Redis [KOSMOGRAPH_BROKER].")]
+Broker = Annotated[str | None, typer.Option("--broker", metavar="URL", help="A running Redis (KOSMOGRAPH_BROKER).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The name of a job, as `kosmograph status` lists them.")]
 Model = Annotated[
@@ -16,11 +16,13 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option("--revision", metavar="R", help="The model's commit on the hub.")]
 Dtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="D", help="float32, bfloat16 or float16 [bfloat16; demo: float32].")
+    str | None,
+    typer.Option("--dtype", metavar="D", help="float32, bfloat16 or float16; bfloat16 unless told, float32 for demo."),
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the model runs.")]
 Tasks = Annotated[
-    list[str] | None, typer.Option("--task", metavar="brief|detailed", help="A caption; repeatable [brief].")
+    list[str] | None,
+    typer.Option("--task", metavar="brief|detailed", help="A caption; repeatable; brief where no prompt is given."),
 ]
 Phrases = Annotated[list[str] | None, typer.Option("--phrase", metavar="P", help="Find this phrase; repeatable.")]
 Questions = Annotated[list[str] | None, typer.Option("--question", metavar="Q", help="Answer this; repeatable.")]

@@ -25,7 +25,9 @@ Sources = Annotated[
         metavar="SOURCE...", help="File, folder, glob, s3://bucket/prefix, @manifest (txt, csv, jsonl, parquet), or -"
     ),
 ]
-JobOption = Annotated[str | None, typer.Option("--job", metavar="NAME", help="Name of the job [from the sources].")]
+JobOption = Annotated[
+    str | None, typer.Option("--job", metavar="NAME", help="Name of the job; derived from the sources unless told.")
+]
 Priority = Annotated[int, typer.Option("--priority", metavar="P", help="Higher goes first.")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="The first N images only.")]
 Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", help="Only these names; repeatable.")]
@@ -49,7 +51,7 @@ def annotate(
     db: Db = None,
     broker: Broker = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", help="Workers to start [1, or one per GPU].")
+        int | None, typer.Option("--workers", metavar="N", help="Workers to start (1, or one per GPU).")
     ] = None,
     device: Device = None,
     priority: Priority = 0,
@@ -63,8 +65,8 @@ def annotate(
 ) -> None:
     """Annotate images: the whole job, here and now.
 
-    Starts what it is not given (Redis, workers), and ends when every image is settled. The same command again continues
-    where it stopped, and does only what is new.
+    Starts what it is not given (Redis, workers), and ends when every image is settled.
+    The same command again continues where it stopped, and does only what is new.
 
     Example: kosmograph annotate photos/ --model demo
     """
