@@ -17,12 +17,12 @@ Model = Annotated[
 Revision = Annotated[str | None, typer.Option("--revision", metavar="R", help="The model's commit on the hub.")]
 Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", metavar="D", help="float32, bfloat16 or float16; bfloat16 unless told, float32 for demo."),
+    typer.Option("--dtype", metavar="D", help="float32, bfloat16, float16; bfloat16 unless told."),
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the model runs.")]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--task", metavar="brief|detailed", help="A caption; repeatable; brief where no prompt is given."),
+    typer.Option("--task", metavar="brief|detailed", help="Repeatable; brief unless there is a prompt."),
 ]
 Phrases = Annotated[list[str] | None, typer.Option("--phrase", metavar="P", help="Find this phrase; repeatable.")]
 Questions = Annotated[list[str] | None, typer.Option("--question", metavar="Q", help="Answer this; repeatable.")]

@@ -25,9 +25,7 @@ Sources = Annotated[
         metavar="SOURCE...", help="File, folder, glob, s3://bucket/prefix, @manifest (txt, csv, jsonl, parquet), or -"
     ),
 ]
-JobOption = Annotated[
-    str | None, typer.Option("--job", metavar="NAME", help="Name of the job; derived from the sources unless told.")
-]
+JobOption = Annotated[str | None, typer.Option("--job", metavar="NAME", help="Name of the job, else from the sources.")]
 Priority = Annotated[int, typer.Option("--priority", metavar="P", help="Higher goes first.")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="The first N images only.")]
 Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", help="Only these names; repeatable.")]
