@@ -25,9 +25,9 @@ RECIPE = Recipe(task="brief", prompt="p", model="null", revision="r", dtype="flo
 def pool(database_url: str, broker: Any, tmp_path: Path) -> Iterator[Callable[..., WorkerPool]]:
     made: list[WorkerPool] = []
 
-    def make(model: str = "null", revision: str | None = None) -> WorkerPool:
+    def make(model: str = "null", revision: str | None = None, count: int = 1) -> WorkerPool:
         settings = Settings(db=database_url, broker=broker.url, model=model, device="cpu", loader_processes=1)
-        made.append(WorkerPool(settings, ["cpu"], tmp_path, revision=revision, dtype=None))
+        made.append(WorkerPool(settings, ["cpu"] * count, tmp_path, revision=revision, dtype=None))
         return made[-1]
 
     yield make
@@ -61,7 +61,7 @@ def test_worker_that_says_it_cannot_work_ends_the_run_in_one_line(
     pool: Callable[..., WorkerPool], wait_for: Callable[..., Any], tmp_path: Path
 ) -> None:
     workers = pool(model=str(tmp_path / "no model"))
-    with pytest.raises(SetupError, match=r"^the worker gave up: [^\n]*no model[^\n]*$"):
+    with pytest.raises(SetupError, match=r"^the worker on cpu gave up: [^\n]*no model[^\n]*$"):
         wait_for(workers.check)
 
 
@@ -78,8 +78,26 @@ def test_worker_that_dies_again_and_again_ends_the_run(
         workers.check()
         return False
 
-    with pytest.raises(SetupError, match="the worker gave up"):
+    with pytest.raises(SetupError, match="the worker on cpu gave up"):
         wait_for(killed)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_device_that_fails_again_and_again_is_given_up_and_the_others_go_on(
+    pool: Callable[..., WorkerPool], wait_for: Callable[..., Any]
+) -> None:
+    workers = pool(count=2)
+    broken, sound = workers._places
+
+    def killed() -> bool:
+        if broken.child.code is None:
+            for one in psutil.Process(broken.child._keeper.pid).children():
+                one.kill()
+        workers.check()
+        return workers._places == [sound]
+
+    wait_for(killed)
+    assert sound.child.code is None
 
 
 def settings(**flags: Any) -> Settings:
@@ -91,7 +109,7 @@ def test_devices_are_the_gpus_that_are_here_or_cpus() -> None:
     assert devices_for(settings(), found=here) == here()
     assert devices_for(settings(workers=2), found=here) == ["cuda:0", "cuda:1"]
     assert devices_for(settings(workers=0), found=here) == []
-    assert devices_for(settings(), found=list) == ["cpu"]
+    assert devices_for(settings(), found=list) == ["auto"]
     assert devices_for(settings(workers=3), found=list) == ["cpu"] * 3
     assert devices_for(settings(device="cpu", workers=2), found=here) == ["cpu"] * 2
     assert devices_for(settings(device="cuda:1"), found=here) == ["cuda:1"]
