@@ -86,7 +86,8 @@ def is_passing(error: DBAPIError) -> bool:
         return str(state).startswith(("08", "40", "53300", "55P03", "57P"))
     if type(error.orig).__module__.startswith("psycopg"):
         return True  # without a state, no server has spoken: it is away, or its name is
-    return "is locked" in str(error.orig).lower()
+    message = str(error.orig).lower()
+    return error.connection_invalidated or "connection" in message or "is locked" in message
 
 
 def _parse(url: str) -> URL:
