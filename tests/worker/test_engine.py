@@ -193,7 +193,7 @@ def test_row_that_ends_on_its_first_token_leaves_its_neighbours_alone(kosmos: Ko
 
 def test_engine_runs_in_bfloat16() -> None:
     with Engine(load_model(resolve("demo", dtype="bfloat16"), "cpu"), 2) as engine:
-        generations = done([engine.submit(Request(scene(seed), "<grounding>An image of", 24)) for seed in range(2)])
+        generations = done([engine.submit(Request(scene(seed), BRIEF, 24)) for seed in range(2)])
     assert all("<object><patch_index_" in generation.raw_text for generation in generations)
 
 
