@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,17 +118,3 @@ def many(photos: Path) -> Callable[[int], Path]:
         return photos
 
     return fill
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Any]:
-    """Wait until a condition holds, and return what it returned; fail after a limit."""
-
-    def wait(condition: Callable[[], Any], limit_s: float = 60.0) -> Any:
-        deadline = time.monotonic() + limit_s
-        while not (value := condition()):
-            assert time.monotonic() < deadline, "the condition did not come true in time"
-            time.sleep(0.05)
-        return value
-
-    return wait

@@ -14,12 +14,12 @@ IMAGES = 900
 
 
 @pytest.fixture
-def half_way(kosmograph, eventually):
+def half_way(kosmograph, wait_for):
     """Start a run, and come back when a part of it is committed."""
 
     def start(folder: Path) -> "subprocess.Popen[str]":
         run = kosmograph.start("annotate", str(folder), "--model", "null", KOSMOGRAPH_CHUNK_SIZE="16")
-        eventually(lambda: count(kosmograph, "SELECT COUNT(*) FROM outcomes") >= 32 or run.poll() is not None)
+        wait_for(lambda: count(kosmograph, "SELECT COUNT(*) FROM outcomes") >= 32 or run.poll() is not None, 60.0)
         assert run.poll() is None, run.communicate()
         return run
 
@@ -56,7 +56,17 @@ def assert_every_image_has_one_outcome(kosmograph) -> None:
     )  # fmt: skip
 
 
-def test_ctrl_c_commits_what_is_finished_and_the_same_command_goes_on(kosmograph, many, half_way, eventually) -> None:
+def assert_the_same_command_goes_on(kosmograph, folder: Path) -> None:
+    """What is committed of a run that was cut off stays as it is, and the rest is done."""
+    committed = kosmograph.sql("SELECT * FROM annotations ORDER BY id")
+    assert 0 < len(committed) < IMAGES
+    again = kosmograph.annotate(str(folder), KOSMOGRAPH_CHUNK_SIZE="16")
+    assert again.code == 0, again.err
+    assert kosmograph.sql("SELECT * FROM annotations ORDER BY id")[: len(committed)] == committed
+    assert_every_image_has_one_outcome(kosmograph)
+
+
+def test_ctrl_c_commits_what_is_finished_and_the_same_command_goes_on(kosmograph, many, half_way, wait_for) -> None:
     folder = many(IMAGES)
     run = half_way(folder)
     children = children_of(run.pid)
@@ -65,30 +75,20 @@ def test_ctrl_c_commits_what_is_finished_and_the_same_command_goes_on(kosmograph
     out, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert "the same command continues" in out
-    eventually(lambda: gone(children))
+    wait_for(lambda: gone(children), 60.0)
     assert kosmograph.value("SELECT COUNT(*) FROM chunks WHERE state IN ('queued', 'running')") == 0
     assert kosmograph.value("SELECT COALESCE(MAX(crashes), 0) FROM chunks") == 0
-    committed = kosmograph.sql("SELECT * FROM annotations ORDER BY id")
-    assert 0 < len(committed) < IMAGES
-    again = kosmograph.annotate(str(folder), KOSMOGRAPH_CHUNK_SIZE="16")
-    assert again.code == 0, again.err
-    assert kosmograph.sql("SELECT * FROM annotations ORDER BY id")[: len(committed)] == committed
-    assert_every_image_has_one_outcome(kosmograph)
+    assert_the_same_command_goes_on(kosmograph, folder)
 
 
-def test_kill_9_leaves_nothing_running_and_the_same_command_goes_on(kosmograph, many, half_way, eventually) -> None:
+def test_kill_9_leaves_nothing_running_and_the_same_command_goes_on(kosmograph, many, half_way, wait_for) -> None:
     folder = many(IMAGES)
     run = half_way(folder)
     children = children_of(run.pid)
     run.kill()
     run.communicate(timeout=60)
-    eventually(lambda: gone(children))
-    committed = kosmograph.sql("SELECT * FROM annotations ORDER BY id")
-    assert 0 < len(committed) < IMAGES
-    again = kosmograph.annotate(str(folder), KOSMOGRAPH_CHUNK_SIZE="16")
-    assert again.code == 0, again.err
-    assert kosmograph.sql("SELECT * FROM annotations ORDER BY id")[: len(committed)] == committed
-    assert_every_image_has_one_outcome(kosmograph)
+    wait_for(lambda: gone(children), 60.0)
+    assert_the_same_command_goes_on(kosmograph, folder)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def test_submitted_job_is_done_by_dispatcher_and_workers(
-    kosmograph, many, database_url: str, own_broker, eventually: Callable[..., Any]
+    kosmograph, many, database_url: str, own_broker, wait_for: Callable[..., Any]
 ) -> None:
     """Given a job, when two workers and two dispatchers run, then each image is annotated once; SIGTERM ends them."""
     everywhere = {"KOSMOGRAPH_DB": database_url, "KOSMOGRAPH_BROKER": own_broker.url, "KOSMOGRAPH_CHUNK_SIZE": "8"}
@@ -20,7 +20,7 @@ def test_submitted_job_is_done_by_dispatcher_and_workers(
     def status() -> dict[str, Any]:
         return dict(json.loads(kosmograph("status", "night", "--json", **everywhere).out)[0])
 
-    eventually(lambda: status()["state"] == "finished")
+    wait_for(lambda: status()["state"] == "finished", 60.0)
     assert (status()["annotated"], status()["reused"], status()["failed"]) == (100, 0, 0)
     for service in services:
         service.send_signal(signal.SIGTERM)
@@ -29,14 +29,14 @@ def test_submitted_job_is_done_by_dispatcher_and_workers(
         assert service.returncode == 0, err
 
 
-def test_job_of_another_broker_goes_on_without_it(kosmograph, many, own_broker, eventually: Callable[..., Any]) -> None:
+def test_job_of_another_broker_goes_on_without_it(kosmograph, many, own_broker, wait_for: Callable[..., Any]) -> None:
     """Given chunks in a Redis that no worker reads, when the same command has none to name, then it does them."""
     folder = str(many(20))
     waiting = kosmograph.start(
         "annotate", folder, "--model", "null", "--workers", "0", "--broker", own_broker.url
     )  # fmt: skip
     queued = "SELECT COUNT(*) FROM jobs WHERE images = 20"
-    eventually(lambda: kosmograph("sql", queued, "--format", "csv").out.endswith("1\n"))
+    wait_for(lambda: kosmograph("sql", queued, "--format", "csv").out.endswith("1\n"), 60.0)
     waiting.send_signal(signal.SIGINT)
     waiting.communicate(timeout=60)
     assert waiting.returncode == 130
