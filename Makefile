@@ -2,6 +2,9 @@
 # make test    all tests
 # make lint    ruff and mypy
 # make bench   the null model on generated images: what queue and ledger cost
+# make bench-feeding   annotate end to end against loader and engine alone: how well the engine is fed
+# make bench-engine      the engine against transformers' generate on this CPU
+# make bench-precision   bfloat16 against float32, for the engine and for transformers
 # make clean   remove what these have made
 
 PYTHON ?= python3
@@ -12,7 +15,7 @@ DB := --db sqlite:///$(DEMO)/kosmograph.db
 # every command here starts many Pythons: let them keep what they compile
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-feeding bench-engine bench-precision clean
 
 # what `make demo` needs, and what the rest needs; only what is imported is compiled, which saves a minute
 .venv/demo: EXTRA := worker
@@ -41,6 +44,15 @@ lint: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/null_model.py
+
+bench-feeding: .venv/dev
+	$(BIN)/python benchmarks/feeding.py
+
+bench-engine: .venv/dev
+	$(BIN)/python -m benchmarks.engine
+
+bench-precision: .venv/dev
+	$(BIN)/python -m benchmarks.precision
 
 clean:
 	rm -rf .venv $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,6 @@ Prints images/s, CPU time an image by process, and resident sizes in the first a
 """
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -18,11 +17,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
 import psutil
-from PIL import Image
+from pictures import draw, thumbnail
 
-SIDE = 96
 LOOK_S = 0.5
 
 
@@ -33,19 +30,8 @@ def main() -> None:
     given = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="kosmograph-bench-") as name:
         folder = Path(name)
-        draw(folder / "images", given.images)
+        draw(folder / "images", given.images, thumbnail)
         measure(folder, given.images, given.db or f"sqlite:///{folder}/bench.db")
-
-
-def draw(folder: Path, count: int) -> None:
-    """So many JPEGs of 96×96 pixels, each with bytes of its own."""
-    folder.mkdir()
-    print(f"drawing {count} JPEGs of {SIDE}×{SIDE} pixels ...", flush=True)
-    for number in range(count):
-        noise = np.random.default_rng(number).integers(0, 255, (6, 6, 3), dtype=np.uint8)
-        data = io.BytesIO()
-        Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(data, "JPEG")
-        (folder / f"{number:08}.jpg").write_bytes(data.getvalue())
 
 
 def measure(folder: Path, images: int, db: str) -> None:

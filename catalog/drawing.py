@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
@@ -32,17 +33,30 @@ LINE, PAD, MARGIN = 3, 3, 14
 
 @dataclass(frozen=True, slots=True)
 class DrawnPhrase:
-    """A phrase with its boxes as fractions (x1, y1, x2, y2); not `valid` are boxes that the model gave inverted."""
+    """A phrase with its boxes as fractions (x1, y1, x2, y2); not `valid` are boxes that the model gave inverted.
+
+    `scores` are those of the boxes, in their order; a box beyond them has none.
+    """
 
     phrase: str
     boxes: Sequence[tuple[float, float, float, float]]
-    score: float | None = None
+    scores: Sequence[float | None] = ()
     valid: bool = True
 
-    @property
-    def remark(self) -> str:
-        """Its score, and a word of warning."""
-        return ("" if self.score is None else f" {self.score:.2f}") + ("" if self.valid else " (invalid)")
+    def remark(self, box: int) -> str:
+        """What a box's label says after the phrase: its score, as `.78`, and a word of warning."""
+        score = self.scores[box] if box < len(self.scores) else None
+        shown = "" if score is None else f" {score:.2f}".replace(" 0.", " .")
+        return shown + ("" if self.valid else " (invalid)")
+
+
+class _Mark(NamedTuple):
+    """A box on the canvas: the one of this number of its phrase."""
+
+    rect: Rect
+    phrase: DrawnPhrase
+    number: int
+    colour: Colour
 
 
 def draw(image: Image.Image, caption: str, phrases: Sequence[DrawnPhrase], note: str = "") -> Image.Image:
@@ -58,12 +72,12 @@ def draw(image: Image.Image, caption: str, phrases: Sequence[DrawnPhrase], note:
     canvas.paste(picture, (left, top))
     pen = ImageDraw.Draw(canvas)
     marks = [
-        (_placed(box, (left, top, *picture.size)), phrase, COLOURS[index % len(COLOURS)])
+        _Mark(_placed(box, (left, top, *picture.size)), phrase, number, COLOURS[index % len(COLOURS)])
         for index, phrase in enumerate(phrases)
-        for box in phrase.boxes
+        for number, box in enumerate(phrase.boxes)
     ]
-    for rect, phrase, colour in sorted(marks, key=lambda mark: -_area(mark[0])):  # small boxes stay visible on large
-        _outline(pen, rect, colour, dashed=not phrase.valid)
+    for mark in sorted(marks, key=lambda mark: -_area(mark.rect)):  # small boxes stay visible on large
+        _outline(pen, mark.rect, mark.colour, dashed=not mark.phrase.valid)
     _labels(pen, marks, (width, height))
     canvas.paste(strip, (0, height))
     return canvas
@@ -109,15 +123,16 @@ def _outline(pen: ImageDraw.ImageDraw, rect: Rect, colour: Colour, *, dashed: bo
             pen.rectangle((x, y, x + edge, min(y + 4 * LINE, y2)), fill=colour)
 
 
-def _labels(pen: ImageDraw.ImageDraw, marks: list[tuple[Rect, DrawnPhrase, Colour]], size: tuple[int, int]) -> None:
+def _labels(pen: ImageDraw.ImageDraw, marks: list[_Mark], size: tuple[int, int]) -> None:
     """A tab in the colour of each box, where it hides least."""
     font = _font(size[0], 0)
     ascent, descent = font.getmetrics()
-    boxes = [rect for rect, _, _ in marks]
+    boxes = [mark.rect for mark in marks]
     taken: list[Rect] = []
-    for rect, phrase, colour in marks:
-        room = size[0] * 0.4 - font.getlength(phrase.remark)
-        text = shortened(legible(phrase.phrase) or "(no phrase)", font, room) + phrase.remark
+    for rect, phrase, number, colour in marks:
+        remark = phrase.remark(number)
+        room = size[0] * 0.4 - font.getlength(remark)
+        text = shortened(legible(phrase.phrase) or "(no phrase)", font, room) + remark
         width, height = round(font.getlength(text)) + 12, ascent + descent + 4
         x, y = _spot(rect, (width, height), size, taken, boxes)
         taken.append((x, y, x + width, y + height))

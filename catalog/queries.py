@@ -51,7 +51,8 @@ def failures_of(reader: Reader, image: str, uri: str) -> Answer | None:
 def boxes_of(reader: Reader, annotation_id: int, job: str) -> Answer | None:
     """The boxes of an annotation in the order of its caption."""
     query = """
-        SELECT DISTINCT entity, box, phrase, x1, y1, x2, y2, px1, py1, px2, py2, score, valid FROM groundings
+        SELECT DISTINCT entity, box, phrase, x1, y1, x2, y2, px1, py1, px2, py2, score, phrase_score, valid
+        FROM groundings
         WHERE annotation_id = :annotation AND job = :job ORDER BY entity, box"""
     return _some(reader, query, {"annotation": annotation_id, "job": job})
 

@@ -48,7 +48,7 @@ def annotate(request: Request, settings: Settings, display: Display) -> Ending:
     if not settings.workers and not settings.broker:
         raise UsageError("--workers 0 waits for workers that run already: say with --broker where they listen")
     configure_logs(settings.model_copy(update={"log_level": "warning"}))  # the display tells the rest
-    recipes = recipes_for(request)
+    recipes = recipes_for(request, settings.device if settings.workers else None)  # None: the workers are elsewhere
     sources = find_sources(request, settings)
     name = job_name(request, sources, recipes)
     database = Database(settings.db)

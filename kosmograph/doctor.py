@@ -143,7 +143,7 @@ def _model(settings: Settings, revision: str | None) -> Iterator[Finding]:
     from worker.revision import resolve
     from worker.service import load_engine
 
-    ref = resolve(settings.model, revision)
+    ref = resolve(settings.model, revision, device=settings.device)
     yield Finding("ok", "model", f"{ref.name}, revision {ref.revision}, {ref.dtype}")
     engine, runtime = load_engine(ref, settings)
     with engine:

@@ -21,6 +21,7 @@ class DrawnBox:
     x2: float
     y2: float
     score: float | None
+    phrase_score: float | None
     valid: bool
 
 
@@ -42,7 +43,8 @@ def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Pa
     for _, group in groupby(boxes, key=lambda box: box.entity):
         some = list(group)
         corners = [(box.x1, box.y1, box.x2, box.y2) for box in some]
-        phrases.append(DrawnPhrase(some[0].phrase, corners, valid=all(box.valid for box in some)))
+        scores = [box.score for box in some]
+        phrases.append(DrawnPhrase(some[0].phrase, corners, scores, valid=all(box.valid for box in some)))
     drawn = draw(picture, caption, phrases, note)
     try:
         drawn.save(path)

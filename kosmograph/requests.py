@@ -4,17 +4,19 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from producer.registration import Totals, register_sources
 from producer.sources import Filters, Source, open_sources
 from schemas.database import Database
-from schemas.errors import SourceError
+from schemas.errors import SourceError, UsageError
 from schemas.ledger import jobs
 from schemas.ledger.jobs import Job
-from schemas.recipes import MAX_NEW_TOKENS, PREPROCESSING, PREPROCESSING_EXACT, Recipe, prompt_for
+from schemas.recipes import MAX_NEW_TOKENS, PREPROCESSING, PREPROCESSING_EXACT, Decoding, Recipe, prompt_for
 from schemas.settings import Settings
 from schemas.storage import StorageOptions
 
@@ -39,13 +41,14 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that makes one job."""
+    """Everything that makes one job. `decoding` has what was asked for of `Decoding`, for all of its recipes."""
 
     sources: Sequence[str]
     prompts: Prompts
     model: str
     revision: str | None = None
     dtype: str | None = None
+    decoding: Mapping[str, int] = field(default_factory=dict)
     job: str | None = None
     exact: bool = False
     priority: int = 0
@@ -78,11 +81,16 @@ class OpenedJob:
         )
 
 
-def recipes_for(request: Request) -> list[Recipe]:
-    """One recipe for each prompt, with the model at the revision that it has now. Loads no torch."""
+def recipes_for(request: Request, device: str | None = None) -> list[Recipe]:
+    """One recipe for each prompt, with the model at the revision that it has now. Loads no torch.
+
+    `device` is where the model will run, if that is on this machine (see `worker.revision.resolve`).
+    """
     from worker.revision import resolve
 
-    model = resolve(request.model, request.revision, request.dtype)
+    prompts = request.prompts.all()
+    decodings = [_decoding(task, request.decoding) for task, _ in prompts]  # wrong usage, before the hub is asked
+    model = resolve(request.model, request.revision, request.dtype, device)
     return [
         Recipe(
             task=task,
@@ -91,10 +99,22 @@ def recipes_for(request: Request) -> list[Recipe]:
             revision=model.revision,
             dtype=model.dtype,
             preprocessing=PREPROCESSING_EXACT if request.exact else PREPROCESSING,
-            max_new_tokens=MAX_NEW_TOKENS[task],
+            **decoding.model_dump(),
         )
-        for task, prompt in request.prompts.all()
+        for (task, prompt), decoding in zip(prompts, decodings, strict=True)
     ]
+
+
+def _decoding(task: str, asked: Mapping[str, int]) -> Decoding:
+    """The task's own decoding with what was asked for in its place. Raises UsageError for what cannot be."""
+    try:
+        return Decoding.model_validate({"max_new_tokens": MAX_NEW_TOKENS[task], **asked})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        raise UsageError(f"{first['ctx']['error']} (the task {task!r}): lower the one, or raise the other")
+    flag = "--" + str(first["loc"][0]).replace("_", "-")
+    raise UsageError(f"{flag} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}")
 
 
 def find_sources(request: Request, settings: Settings) -> list[Source]:

@@ -13,7 +13,7 @@ from schemas.errors import UsageError
 from schemas.settings import load_settings
 from schemas.uris import absolute_uri, printable
 
-BOX = ("entity", "phrase", "x1", "y1", "x2", "y2", "score", "valid")
+BOX = ("entity", "phrase", "x1", "y1", "x2", "y2", "score", "phrase_score", "valid")
 
 
 def show_image(image: str, *, job: str | None, save: Path | None, as_json: bool, db: str | None) -> int:

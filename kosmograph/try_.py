@@ -9,10 +9,10 @@ from typing import Any
 
 from kosmograph.output import say, say_json
 from kosmograph.pictures import DrawnBox, note_of, picture_of, save_picture
-from kosmograph.requests import Prompts
+from kosmograph.requests import Request, recipes_for
 from schemas.errors import ImageFailure, UsageError
 from schemas.grounding import Grounding, parse
-from schemas.recipes import MAX_NEW_TOKENS
+from schemas.results import EntityScores
 from schemas.settings import Settings
 from schemas.uris import absolute_uri, printable
 
@@ -26,25 +26,15 @@ class Answer:
     prompt: str
     raw_text: str
     grounding: Grounding
-    scores: Sequence[Sequence[float | None]]
+    scores: Sequence[EntityScores]
 
 
-def try_images(
-    images: Sequence[str],
-    prompts: Prompts,
-    settings: Settings,
-    *,
-    revision: str | None,
-    dtype: str | None,
-    save: Path | None,
-    raw: bool,
-    as_json: bool,
-) -> int:
+def try_images(request: Request, settings: Settings, *, save: Path | None, raw: bool, as_json: bool) -> int:
     """Print (or save) the answers; the exit code: 3 when a picture could not be read."""
-    if save and len(images) * len(prompts.all()) > 1 and not save.suffix:
+    if save and len(request.sources) * len(request.prompts.all()) > 1 and not save.suffix:
         raise UsageError("--save needs a file name with an extension, as in --save out.png")
     answers, failures = [], 0
-    for number, answer in enumerate(_answers(images, prompts, settings, revision, dtype)):
+    for number, answer in enumerate(_answers(request, settings)):
         if isinstance(answer, ImageFailure):
             failures += 1
             print(f"kosmograph: {answer}", file=sys.stderr)  # noqa: T201
@@ -68,29 +58,28 @@ def try_images(
     return 3 if failures else 0
 
 
-def _answers(
-    images: Sequence[str], prompts: Prompts, settings: Settings, revision: str | None, dtype: str | None
-) -> "Iterator[Answer | ImageFailure]":
+def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFailure]":
     from schemas.storage import StorageOptions
-    from worker.generation import Request
+    from worker.flow import request_of
     from worker.images import Limits
     from worker.loader import Loader
     from worker.revision import resolve
     from worker.scoring import score
     from worker.service import load_engine
 
-    engine, _ = load_engine(resolve(settings.model, revision, dtype), settings)
+    recipes = recipes_for(request, settings.device)
+    engine, _ = load_engine(resolve(request.model, recipes[0].revision, recipes[0].dtype), settings)
     with engine, Loader(Limits.from_settings(settings), 1, StorageOptions.of(settings)) as loader:
-        for name in images:
+        for name in request.sources:
             uri = absolute_uri(name, os.getcwd())
             try:
                 loaded = loader.load(uri, exact=True).result()
-                for task, prompt in prompts.all():
-                    request = Request(loaded.pixels, prompt, MAX_NEW_TOKENS[task])
-                    generation = engine.submit(request).result()
+                # all of them at once: the engine looks at the image once for those that wait together
+                asked = [engine.submit(request_of(recipe, loaded.pixels)) for recipe in recipes]
+                for recipe, generation in zip(recipes, (future.result() for future in asked), strict=True):
                     grounding = parse(generation.raw_text)
-                    scores = score(grounding, generation, engine.first_patch_id).boxes
-                    yield Answer(uri, task, prompt, generation.raw_text, grounding, scores)
+                    scores = score(grounding, generation, engine.vocabulary).entities
+                    yield Answer(uri, recipe.task, recipe.prompt, generation.raw_text, grounding, scores)
             except ImageFailure as failure:
                 yield type(failure)(failure.code, f"{printable(uri)}: {failure.message}")
 
@@ -109,9 +98,9 @@ def _say_answer(answer: Answer, raw: bool) -> None:
 
 def _drawn(answer: Answer) -> list[DrawnBox]:
     return [
-        DrawnBox(number, entity.phrase, box.x1, box.y1, box.x2, box.y2, score, box.valid)
+        DrawnBox(number, entity.phrase, box.x1, box.y1, box.x2, box.y2, score, scores.phrase, box.valid)
         for number, (entity, scores) in enumerate(zip(answer.grounding.entities, answer.scores, strict=True))
-        for box, score in zip(entity.boxes, scores, strict=True)
+        for box, score in zip(entity.boxes, scores.boxes, strict=True)
     ]
 
 
@@ -127,6 +116,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
                 "phrase": box.phrase,
                 "box": [box.x1, box.y1, box.x2, box.y2],
                 "score": box.score,
+                "phrase_score": box.phrase_score,
                 "valid": box.valid,
             }
             for box in _drawn(answer)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from kosmograph.children import Child, python
 from schemas.database import Database, is_passing
+from schemas.environment import visible_gpus
 from schemas.errors import SetupError, UsageError
 from schemas.ledger.dispatch import expire_worker
 from schemas.settings import Settings, environment
@@ -122,9 +123,7 @@ def devices_for(settings: Settings, gpus: str | None = None, found: Callable[[],
 
 def gpus_here() -> list[str]:
     """`cuda:0`, `cuda:1`… as CUDA_VISIBLE_DEVICES leaves them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        count = len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
-    else:
-        count = len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])
-    return [f"cuda:{number}" for number in range(count)]
+    visible = visible_gpus()
+    if visible is None:
+        visible = [path.name for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
+    return [f"cuda:{number}" for number in range(len(visible))]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from schemas.errors import SetupError, UsageError
@@ -62,7 +63,7 @@ class Database:
 
 
 def patiently(work: Callable[[], T], *, limit_s: float = PATIENCE_S, stop: Callable[[], bool] = lambda: False) -> T:
-    """What `work` returns; while the database is away or deadlocked it is called again, with growing pauses.
+    """What `work` returns; while the database is away, deadlocked or busy it is called again, with growing pauses.
 
     Raises the last error after `limit_s` seconds, or once `stop()` says so. `work` must be one whole transaction.
     """
@@ -70,8 +71,9 @@ def patiently(work: Callable[[], T], *, limit_s: float = PATIENCE_S, stop: Calla
     while True:
         try:
             return work()
-        except DBAPIError as error:
-            if not is_passing(error) or stop() or time.monotonic() + pause > deadline:
+        except (DBAPIError, NoConnectionFree) as error:
+            passing = isinstance(error, NoConnectionFree) or is_passing(error)
+            if not passing or stop() or time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 5.0)

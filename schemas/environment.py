@@ -1,4 +1,4 @@
-"""The variables of the environment that are ours, and the one of them that must be known before the settings are."""
+"""The variables of the environment: ours, the one of them that must be known before the settings are, and CUDA's."""
 
 import os
 
@@ -22,3 +22,9 @@ def database_url(flag: str | None) -> str:
 
         return load_settings(db=flag).db
     return flag if flag is not None else ours.get(f"{PREFIX}DB", DEFAULT_DB)
+
+
+def visible_gpus() -> list[str] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this process, as numbers or names; None where it is not set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if visible is None else [one for one in map(str.strip, visible.split(",")) if one not in ("", "-1")]

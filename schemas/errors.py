@@ -3,7 +3,9 @@
     KosmographError                     told to people in one line, exit code 1
     ├── UsageError                      the command was called wrongly, exit code 2
     ├── SetupError                      something outside is missing or broken; the message says the remedy
-    │   └── SourceError                 a source of images cannot be listed
+    │   ├── SourceError                 a source of images cannot be listed
+    │   └── EngineBroken                the model fails on every image: the worker's fault, never an image's
+    ├── EngineClosed                    the engine ended before the request was done: it may be submitted elsewhere
     └── ImageFailure                    one image failed; the job goes on
         ├── PermanentFailure            recorded now
         └── TransientFailure            tried again later, recorded when the tries are used up
@@ -51,6 +53,17 @@ class SetupError(KosmographError):
 
 class SourceError(SetupError):
     """A source of images cannot be listed."""
+
+
+class EngineBroken(SetupError):
+    """The model fails on every image: the worker's fault, never an image's."""
+
+
+class EngineClosed(KosmographError):
+    """The engine ended before this request was done: it may be submitted elsewhere."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(args or ("the engine was closed before this image was done",)))
 
 
 class ImageFailure(KosmographError):

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.errors import UsageError
 
@@ -23,10 +23,29 @@ PREPROCESSING_EXACT = "exact-1"
 """How pixels are made, with a version that rises when the same file gives other pixels (see worker/images.py)."""
 
 
-class Recipe(BaseModel):
-    """One prompt to one model in one manner. Its id is the hash of its canonical JSON."""
+ADDED = ("min_new_tokens", "constrained")
+"""Parameters that came after the first release. A recipe that leaves them alone is the one that it was before."""
+
+
+class Decoding(BaseModel):
+    """How an answer is decoded. `constrained` has well-formed boxes only; the others are those of `generate`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_new_tokens: int = Field(default=64, ge=1, le=1800)
+    no_repeat_ngram_size: int = Field(default=0, ge=0)
+    min_new_tokens: int = Field(default=0, ge=0)
+    constrained: bool = False
+
+    @model_validator(mode="after")
+    def _can_end(self) -> Self:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens {self.max_new_tokens}")
+        return self
+
+
+class Recipe(Decoding):
+    """One prompt to one model in one manner. Its id is the hash of its canonical JSON."""
 
     task: str
     prompt: str
@@ -34,13 +53,13 @@ class Recipe(BaseModel):
     revision: str
     dtype: str
     preprocessing: str = PREPROCESSING
-    max_new_tokens: int = Field(default=64, ge=1, le=1800)
-    no_repeat_ngram_size: int = Field(default=0, ge=0)
 
     @property
     def canonical(self) -> str:
-        """The JSON that is hashed and stored: sorted keys, no spaces."""
-        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """The JSON that is hashed and stored: sorted keys, no spaces, nothing of ADDED that has its default."""
+        unused = {name for name in ADDED if getattr(self, name) == type(self).model_fields[name].default}
+        spec = self.model_dump(exclude=unused)
+        return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property
     def id(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from schemas.errors import Code
 from schemas.grounding import Grounding
@@ -19,13 +20,20 @@ class Content:
     size: int
 
 
+class EntityScores(NamedTuple):
+    """How sure the model was of an entity's phrase, and of each of its boxes (see worker/scoring.py)."""
+
+    phrase: float | None
+    boxes: Sequence[float | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What the model said of a content under a recipe. `scores` has a row for each entity, a value for each box."""
+    """What the model said of a content under a recipe. `scores` are those of the entities, one by one."""
 
     raw_text: str
     grounding: Grounding
-    scores: Sequence[Sequence[float | None]]
+    scores: Sequence[EntityScores]
     finish_reason: str
     tokens: int
     mean_logprob: float | None

@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     model: str = Field(DEFAULT_MODEL, description="hub id, local folder, `demo` or `null`")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     workers: int = Field(1, ge=0, description="worker processes that `annotate` starts; 0 where some run already")
-    batch_size: int = Field(16, ge=1, description="images that the model computes at once")
+    slots: int = Field(0, ge=0, description="rows that the model decodes at once; 0: from free memory")
+    prefetch_bytes: int = Field(256 * 2**20, gt=0, description="decoded images in a worker; one is 150 kB")
     loader_processes: int = Field(0, ge=0, description="0: from the number of cores")
     torch_threads: int = Field(0, ge=0, description="0: from the number of cores")
 

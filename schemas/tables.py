@@ -201,6 +201,7 @@ entities = Table(
     Column("phrase_norm", Text, nullable=False),
     Column("span_start", Integer, nullable=False),
     Column("span_end", Integer, nullable=False),
+    Column("score", Double, comment="of its phrase"),
     Index("ix_entities_phrase_norm", "phrase_norm"),
     sqlite_with_rowid=False,
 )

@@ -1,7 +1,13 @@
 """The public views: what people query. Names and columns are stable; new columns come at the end.
 
-Views are code, not data: every migration drops them first and makes them anew afterwards.
+Views are code, not data: every migration drops them first and makes them anew afterwards, as they are at the version
+that it arrives at.
 """
+
+from schemas.version import HEAD
+
+ADDED = {"groundings": (("0002", "e.score AS phrase_score"),)}
+"""The columns that came after the first version, with the version that brought them: at the end, in this order."""
 
 TIME = {
     "sqlite": "strftime('%Y-%m-%d %H:%M:%f', {0}, 'unixepoch')",
@@ -16,8 +22,8 @@ PIXEL = {"sqlite": "CAST({0} + 0.5 AS INTEGER)", "postgresql": "CAST(FLOOR({0} +
 """The nearest pixel, halves up: PostgreSQL's own rounding takes them to the even one, and cell centres are halves."""
 
 
-def view_statements(dialect: str) -> dict[str, str]:
-    """The views by name, each as its SELECT, for `sqlite` or `postgresql`."""
+def view_statements(dialect: str, version: str = HEAD) -> dict[str, str]:
+    """The views by name, each as its SELECT, for `sqlite` or `postgresql`, at a version of the schema."""
     time, pixel = TIME[dialect].format, PIXEL[dialect].format
     seconds = LATER[dialect].format(f"COALESCE(j.finished_at, {NOW[dialect]}) - j.started_at", "0.001")
     return {
@@ -41,7 +47,7 @@ def view_statements(dialect: str) -> dict[str, str]:
                    b.x1 AS x1, b.y1 AS y1, b.x2 AS x2, b.y2 AS y2,
                    {pixel("b.x1 * c.width")} AS px1, {pixel("b.y1 * c.height")} AS py1,
                    {pixel("b.x2 * c.width")} AS px2, {pixel("b.y2 * c.height")} AS py2,
-                   b.area AS area, b.score AS score, b.valid AS valid
+                   b.area AS area, b.score AS score, b.valid AS valid{_added("groundings", version)}
             FROM boxes b
             JOIN entities e ON e.annotation_id = b.annotation_id AND e.ordinal = b.entity
             JOIN annotations a ON a.id = b.annotation_id
@@ -67,3 +73,7 @@ def view_statements(dialect: str) -> dict[str, str]:
                    (j.annotated + j.reused + j.failed - j.settled_before) / ({seconds}) / j.recipes AS images_per_s
             FROM jobs j""",
     }
+
+
+def _added(view: str, version: str) -> str:
+    return "".join(f", {column}" for since, column in ADDED[view] if since <= version)

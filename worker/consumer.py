@@ -3,12 +3,12 @@
 import signal
 import warnings
 from collections.abc import Callable
-from math import ceil
 from typing import Any
 
 import structlog
 from celery import Celery
 from celery.app.trace import setup_worker_optimizations
+from celery.bootsteps import StartStopStep
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -17,6 +17,7 @@ from schemas.broker import CELERY_SETTINGS
 from schemas.errors import SetupError
 from schemas.messages import TASK_NAME
 from schemas.settings import Settings
+from worker.prefetch import Target, prefetch_of
 from worker.probe import BrokerProbe
 from worker.tasks import ChunkTask
 
@@ -24,18 +25,22 @@ log = structlog.get_logger()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def consume(settings: Settings, task: ChunkTask, queue: str) -> None:
-    """Work on what comes through the queue until SIGTERM or SIGINT, and until the last chunk is out."""
+def consume(settings: Settings, task: ChunkTask, queue: str, slots: int) -> None:
+    """Work on what comes through the queue until SIGTERM or SIGINT, and until the last chunk is out.
+
+    So much is taken at a time as keeps an engine of so many slots busy.
+    """
+    target = Target(slots)
 
     def stop(*_: object) -> None:
         task.stopping.set()
         state.should_stop = 0  # Celery's loop looks at it, between events and while it tries to reconnect
 
     worker = Worker(
-        app=make_app(settings.broker, task),
+        app=make_app(settings.broker, task, BrokerProbe, prefetch_of(target)),
         hostname=f"kosmograph@{task.name}",
         pool_cls="threads",
-        concurrency=chunk_tasks(settings),
+        concurrency=target.most_chunks,
         queues=[queue],
         consumer_cls=Consumer,
         loglevel=settings.log_level,
@@ -51,18 +56,13 @@ def consume(settings: Settings, task: ChunkTask, queue: str) -> None:
         raise SetupError("the consumer of the queue gave out; the log above says how")
 
 
-def make_app(broker: str, task: ChunkTask, probe: type[BrokerProbe] = BrokerProbe) -> Celery:
-    """Celery with the one task and the probe."""
+def make_app(broker: str, task: ChunkTask, *steps: type[StartStopStep]) -> Celery:
+    """Celery with the one task, and with these steps of ours in its consumer."""
     app = Celery("kosmograph", broker=broker, set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
     app.task(name=TASK_NAME, ignore_result=True, shared=False)(_as_function(task))
-    app.steps["consumer"].add(probe)
+    app.steps["consumer"].update(steps)
     return app
-
-
-def chunk_tasks(settings: Settings) -> int:
-    """How many chunks are in flight at once: one to load, one to compute, and at least three batches of images."""
-    return max(2, ceil(3 * settings.batch_size / settings.chunk_size))
 
 
 class Worker(WorkController):  # type: ignore[misc]

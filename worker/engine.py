@@ -1,73 +1,71 @@
-"""Captions from a model that is kept busy: requests in, from any thread; generations out, in batches of its choice."""
+"""Captions from a model that is kept busy: requests in, from any thread; generations out, as each of them ends.
+
+Continuous batching: rows run side by side in fixed slots, and a slot whose row has ended goes to the next request. The
+scheduler says who begins, the runner computes, the engine does both in turn and hands out what came of it.
+"""
 
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from typing import Self
+from itertools import islice
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 
-from schemas.errors import Code, PermanentFailure
-from worker.generation import (
-    IMAGE_SIZE,
-    EngineBroken,
-    EngineClosed,
-    Figures,
-    Generation,
-    Pixels,
-    Request,
-)
-from worker.model import IMAGE_START, IMAGE_TOKENS, Kosmos
+from schemas.errors import Code, EngineBroken, EngineClosed, PermanentFailure
+from worker.generation import Figures, Generation, Request
+from worker.memory import slots_that_fit
+from worker.model import Kosmos
+from worker.runner import Ended, Runner, round_up
+from worker.scheduler import Plan, Row, Scheduler
+from worker.uploads import SHAPE
 
-__all__ = ["Engine", "EngineBroken", "EngineClosed", "Figures", "Generation", "Request"]
-
-MAX_WAIT_S = 0.004
 GRACE_S = 5.0
-SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
-
-Key = tuple[int, int, int]
-"""Prompt length, max_new_tokens, no_repeat_ngram_size: what the rows of one batch must share.
-
-Prompts of unequal length would have to be padded, and transformers counts the pads into the positions of the answer.
-"""
-
-
-@dataclass(eq=False, slots=True)
-class _Row:
-    """A request on its way through the engine."""
-
-    request: Request
-    prompt_ids: list[int]
-    future: Future[Generation] = field(default_factory=Future)
-    since: float = field(default_factory=time.monotonic)
-
-    @property
-    def key(self) -> Key:
-        return len(self.prompt_ids), self.request.max_new_tokens, self.request.no_repeat_ngram_size
+SLOT_TOKENS = 192
+"""Room for a brief caption, a phrase, a question. A longer row makes all slots longer, in steps of `LENGTH_STEP`."""
+LENGTH_STEP = 64
+REFILL = 1 / 8
+"""The share of the slots that must be free to be worth a prefill, while enough rows wait for them."""
+SYNC_EVERY = {"cuda": 8, "cpu": 4}
+"""Decode steps between two looks at who has ended: a look costs a GPU its head start, a late one costs idle slots."""
 
 
 class Engine:
-    """One thread that owns the model and computes what waits in batches, oldest first, across all who submit.
+    """One thread that owns the model.
 
     A request that makes the model fail fails alone, with PermanentFailure. Where the model fails on every image, all
     that wait and all that come get EngineBroken.
     """
 
-    def __init__(self, model: Kosmos, batch_size: int, max_wait_s: float = MAX_WAIT_S) -> None:
-        self.model = model
-        self.first_patch_id = model.first_patch_id
-        self._max_wait_s = max_wait_s
-        self._figures = Figures(images=0, tokens=0, batches=0, busy_s=0.0, waiting=0, batch_size=batch_size)
-        self._groups: dict[Key, deque[_Row]] = {}
-        self._running: list[_Row] = []
+    def __init__(
+        self,
+        model: Kosmos,
+        slots: int = 0,
+        *,
+        sync_every: int = 0,
+        refill: float = REFILL,
+        compiled: bool = False,
+    ) -> None:
+        """`slots` rows at once, or with 0 as many as there is memory for; with 0 a `sync_every` that suits the device.
+
+        `compiled` takes a minute or two at the first full batch of images, for more speed at all that follow. Raises
+        EngineBroken where there is no memory for a single slot.
+        """
+        self.model, self.vocabulary = model, model.vocabulary
+        self._most_slots, self._refill = slots, refill
+        self._runner = Runner(model, sync_every=sync_every or SYNC_EVERY[model.device.type], compiled=compiled)
+        self._scheduler = Scheduler()
+        self._ended: deque[tuple[Row, Ended]] = deque()
+        self._accused: Row | None = None
+        self._generations = self._tokens = 0
+        self._busy_s = 0.0
         self._changed = threading.Condition()
         self._end: EngineBroken | EngineClosed | None = None
         self._stop_at = math.inf
+        self._allocate(min(SLOT_TOKENS, model.max_positions))
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -80,7 +78,7 @@ class Engine:
         with self._changed:
             if self._end:
                 return _failed(self._end)
-            self._groups.setdefault(row.key, deque()).append(row)
+            self._scheduler.add(row)
             self._changed.notify()
         return row.future
 
@@ -88,7 +86,16 @@ class Engine:
     def figures(self) -> Figures:
         """What was done so far."""
         with self._changed:
-            return replace(self._figures, waiting=sum(map(len, self._groups.values())))
+            return Figures(
+                generations=self._generations,
+                images=self._runner.images,
+                tokens=self._tokens,
+                steps=self._runner.steps,
+                busy_s=self._busy_s,
+                waiting=len(self._scheduler.waiting) + sum(map(len, self._scheduler.suspects)),
+                running=len(self._scheduler.running),
+                slots=self._scheduler.slots,
+            )
 
     def close(self, grace_s: float = GRACE_S) -> None:
         """Ends the thread. What waits gets EngineClosed now; so does what runs and is not done within `grace_s`."""
@@ -102,182 +109,192 @@ class Engine:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _admit(self, request: Request) -> _Row:
+    def _admit(self, request: Request) -> Row:
         """The request as a row. Raises PermanentFailure for one that the model cannot take."""
         pixels = request.pixels
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != SHAPE:
             found = f"{getattr(pixels, 'dtype', type(pixels).__name__)} {getattr(pixels, 'shape', '')}"
             raise PermanentFailure(Code.INTERNAL, f"pixels are {found}, not uint8 {SHAPE}")
         try:
-            row = _Row(request, self.model.prompt_ids(request.prompt))
+            row = Row(request, self.model.prompt_ids(request.prompt))
         except (TypeError, ValueError) as error:  # a lone surrogate, for one
             raise PermanentFailure(Code.MODEL_ERROR, f"the prompt cannot be read: {error}") from None
-        length, limit = len(row.prompt_ids), self.model.max_positions
-        if length + request.max_new_tokens > limit:
-            wanted = f"{length} tokens of prompt and {request.max_new_tokens} new ones"
+        if row.length > self.model.max_positions:
+            wanted = f"{len(row.prompt_ids)} tokens of prompt and {request.max_new_tokens} new ones"
+            limit = self.model.max_positions
             raise PermanentFailure(Code.MODEL_ERROR, f"{wanted} are more than the model's {limit} positions")
         return row
 
+    # ---- the thread
+
     def _run(self) -> None:
         """The life of the thread. Whatever ends it, nobody is left waiting."""
+        end: EngineBroken | EngineClosed = EngineClosed()
         try:
-            while (batch := self._next_batch()) is not None:
-                self._compute(batch)
+            while self._has_work():
+                began = time.monotonic()
+                self._turn()
+                if not self._scheduler.running:
+                    self._hand_out()
+                self._busy_s += time.monotonic() - began
         except EngineBroken as broken:
-            self._finish_with(broken, self._running)
+            end = broken
         except BaseException as error:
-            death = EngineBroken(f"the engine's thread died: {_describe(error)}")
-            death.__cause__ = error
-            self._finish_with(death, self._running)
+            end = EngineBroken(f"the engine's thread died: {_describe(error)}")
+            end.__cause__ = error
+        self._hand_out()
+        self._finish_with(end)
+        for row in (*self._scheduler.running.values(), *filter(None, [self._accused])):
+            row.future.set_exception(end)
 
-    def _next_batch(self) -> list[_Row] | None:
-        """The oldest request and others like it, once they are enough or it has waited enough; None at the end."""
+    def _has_work(self) -> bool:
+        """True as soon as there is some; False at the end."""
         with self._changed:
-            while not self._end:
-                oldest = min(self._groups.values(), key=lambda group: group[0].since, default=None)
-                left = oldest[0].since + self._max_wait_s - time.monotonic() if oldest else None
-                if oldest and left is not None and (left <= 0 or len(oldest) >= self._figures.batch_size):
-                    return self._take(oldest)
-                self._changed.wait(left)
-        return None
+            while not self._end and not self._scheduler.busy:
+                self._changed.wait()
+            late = time.monotonic() > self._stop_at
+            return bool(self._scheduler.running) and not late if self._end else True
 
-    def _take(self, group: deque[_Row]) -> list[_Row]:
-        """The first rows of a group, for one batch, without those that were cancelled."""
-        rows = [group.popleft() for _ in range(min(len(group), self._figures.batch_size))]
-        if not group:
-            self._groups = {key: rest for key, rest in self._groups.items() if rest}
-        self._running = [row for row in rows if row.future.set_running_or_notify_cancel()]
-        return self._running
-
-    def _compute(self, batch: list[_Row]) -> None:
-        """Every future of the batch done, in smaller pieces where the model fails on the whole."""
-        pieces = deque([batch] if batch else [])
-        while pieces:
-            piece = pieces.popleft()
-            began = time.monotonic()
-            try:
-                generations = generate(self.model, piece, self._is_late)
-            except Exception as error:
-                # only the pieces leave this block: the error's frames hold the memory of the failed batch
-                pieces.extendleft(reversed(self._pieces(piece, error)))
-            else:
-                self._count(generations, time.monotonic() - began)
-                self._settle(piece, generations)
-
-    def _is_late(self) -> bool:
-        return time.monotonic() > self._stop_at
-
-    def _pieces(self, piece: list[_Row], error: Exception) -> list[list[_Row]]:
-        """What to try instead of a piece that failed. A row that fails alone is settled with its error."""
-        if not _is_out_of_memory(error):
-            if len(piece) > 1:
-                return [[row] for row in piece]
-            self._blame(piece[0], _describe(error))
-            return []
-        if len(piece) == 1:
-            raise EngineBroken(f"no memory for a single image on {self.model.device}: free some, or take another")
-        half = len(piece) // 2
+    def _turn(self) -> None:
+        """A prefill where slots are free for those who wait, some decode steps, and a look at who has ended."""
         with self._changed:
-            self._figures = replace(self._figures, batch_size=half)
-        return [piece[:half], piece[half:]]
-
-    def _settle(self, rows: list[_Row], generations: Sequence[Generation | None]) -> None:
-        """Every row's future done."""
-        for row, generation in zip(rows, generations, strict=True):
-            if generation is None:
-                row.future.set_exception(EngineClosed())
-            elif not _is_sound(generation):
-                self._blame(row, f"the model computed no numbers (NaN) in {self.model.dtype}")
-            else:
-                row.future.set_result(generation)
-
-    def _blame(self, row: _Row, reason: str) -> None:
-        """The row failed for that reason, if the model still works on a plain image. Raises EngineBroken if not."""
-        plain = Request(np.full(SHAPE, 128, np.uint8), "", max_new_tokens=1)
+            longer = self._scheduler.too_long
+            if longer:
+                self._allocate(round_up(longer, LENGTH_STEP))
+            plan = self._scheduler.schedule()
+            rules, running = self._scheduler.rules(), list(self._scheduler.running)
+            next_images = [row.request.pixels for row in islice(self._scheduler.waiting, self._runner.images_at_once)]
+        tried = [slot for _, slot in plan.rows]
         try:
-            [generation] = generate(self.model, [_Row(plain, self.model.prompt_ids(""))], lambda: False)
+            if plan.rows:
+                self._runner.prefill(plan)
+            tried = running
+            if running:
+                self._runner.decode(rules)
+                self._runner.uploads.send_ahead(next_images)
+                self._hand_out()  # on a GPU, while it computes the steps
+            ended = self._runner.collect()
         except Exception as error:
-            raise EngineBroken(f"the model fails on every image on {self.model.device}: {_describe(error)}") from error
-        if not generation or not _is_sound(generation):
-            raise EngineBroken(f"the model gives NaN for every image in {self.model.dtype}: try another --dtype")
-        row.future.set_exception(PermanentFailure(Code.MODEL_ERROR, reason))
+            fault = Fault.of(error)  # and not the error, whose frames hold the memory that ran out
+        else:
+            self._retire(ended)
+            return
+        self._recover(fault, tried)
 
-    def _count(self, generations: Sequence[Generation | None], busy_s: float) -> None:
-        done = [generation for generation in generations if generation]
+    def _retire(self, ended: dict[int, Ended]) -> None:
+        """Frees the slots of the rows that have ended."""
+        for slot, answer in ended.items():
+            sound = all(map(math.isfinite, answer.logprobs))
+            with self._changed:
+                row = self._scheduler.finish(slot, sound=sound)
+            if sound:
+                self._ended.append((row, answer))
+            else:
+                self._accused = row
+                self._runner.forget([slot])
+                self._blame(row, f"the model computed no numbers (NaN) in {self.model.dtype}", slot)
+
+    def _hand_out(self) -> None:
+        """Gives the rows that have ended to those who asked for them."""
+        while self._ended:
+            row, answer = self._ended.popleft()
+            try:
+                text = self.model.raw_text(row.prompt_ids, answer.token_ids)
+            except Exception as error:
+                why = f"its tokens cannot be read: {_describe(error)}"
+                row.future.set_exception(PermanentFailure(Code.MODEL_ERROR, why))
+                continue
+            self._generations += 1
+            self._tokens += len(answer.token_ids)
+            ended = answer.token_ids[-1] == self.vocabulary.eos
+            generation = Generation(answer.token_ids, answer.logprobs, text, "stop" if ended else "length")
+            row.future.set_result(generation)
+
+    # ---- what goes wrong
+
+    def _recover(self, fault: "Fault", tried: list[int]) -> None:
+        """Goes on after the model failed on the rows of these slots. Raises EngineBroken where it cannot."""
+        if fault.is_of_the_device:
+            raise EngineBroken(f"{self.model.device} is lost to this process: {fault.words}")
+        if fault.is_out_of_memory:
+            self._shrink()
+            return
+        self._runner.forget(tried)
         with self._changed:
-            self._figures = replace(
-                self._figures,
-                images=self._figures.images + len(done),
-                tokens=self._figures.tokens + sum(len(generation.token_ids) for generation in done),
-                batches=self._figures.batches + 1,
-                busy_s=self._figures.busy_s + busy_s,
-            )
+            if len(tried) > 1:
+                self._scheduler.isolate(tried)
+                return
+            self._accused = row = self._scheduler.finish(tried[0], sound=False)
+        self._blame(row, fault.words, tried[0])
 
-    def _finish_with(self, end: EngineBroken | EngineClosed, running: Sequence[_Row] = ()) -> None:
-        """From now on every request gets `end`: those that come, those that wait, and those of `running` not done."""
+    def _blame(self, row: Row, reason: str, slot: int) -> None:
+        """The accused row failed for that reason, if the model still works on a plain image.
+
+        Raises EngineBroken if not.
+        """
+        grey = Row(Request(np.full(SHAPE, 128, np.uint8), "", max_new_tokens=1), self.model.prompt_ids(""))
+        try:
+            self._runner.prefill(Plan(images=[(grey.request.pixels, slot)], rows=[(grey, slot)]))
+            answer = self._runner.collect()[slot]
+        except Exception as error:
+            broken = EngineBroken(f"the model fails on every image on {self.model.device}: {_describe(error)}")
+        else:
+            if all(map(math.isfinite, answer.logprobs)):
+                row.future.set_exception(PermanentFailure(Code.MODEL_ERROR, reason))
+                self._accused = None
+                return
+            broken = EngineBroken(f"the model gives NaN for every image in {self.model.dtype}: try another --dtype")
+        raise broken
+
+    def _allocate(self, length: int) -> None:
+        """Slots of that length, as many as are wished and there is room for. Raises EngineBroken without any."""
+        self._runner.free()
+        slots = self._most_slots or slots_that_fit(self._runner.decoder.slot_bytes(length), self.model.device)
+        while True:
+            try:
+                self._runner.allocate(slots, length)
+            except Exception as error:
+                if not Fault.of(error).is_out_of_memory:
+                    raise
+            else:
+                break
+            slots = self._fewer(slots)
+        with self._changed:
+            self._scheduler.resize(slots, length, int(slots * self._refill))
+
+    def _shrink(self) -> None:
+        """Half the slots; what ran begins anew."""
+        self._most_slots = self._fewer(self._scheduler.slots)
+        self._allocate(self._scheduler.length)
+
+    def _fewer(self, slots: int) -> int:
+        if slots == 1:
+            raise EngineBroken(f"no memory for a single image on {self.model.device}: free some, or take another")
+        return slots // 2
+
+    def _finish_with(self, end: EngineBroken | EngineClosed) -> None:
+        """From now on every request gets `end`: those that come, and those that wait."""
         with self._changed:
             self._end = self._end or end
-            waiting = [row for group in self._groups.values() for row in group]
-            self._groups = {}
+            waiting = self._scheduler.drop_waiting()
             self._changed.notify()
-        for row in (row for row in waiting if row.future.set_running_or_notify_cancel()):
-            row.future.set_exception(end)
-        for row in (row for row in running if not row.future.done()):
-            row.future.set_exception(end)
+        for row in waiting:
+            if row.begin():
+                row.future.set_exception(end)
 
 
-@torch.inference_mode()
-def generate(kosmos: Kosmos, rows: Sequence[_Row], stop: Callable[[], bool]) -> list[Generation | None]:
-    """Greedy generations of rows of one key; None for a row that was not done when `stop` said so, at any step."""
-    length, max_new_tokens, no_repeat_ngram_size = rows[0].key
-    input_ids = torch.tensor([row.prompt_ids for row in rows], device=kosmos.device)  # [n, length]
-    places = torch.zeros_like(input_ids)
-    places[:, IMAGE_START : IMAGE_START + IMAGE_TOKENS] = 1
-    out = kosmos.model.generate(
-        pixel_values=kosmos.normalise(_stack([row.request.pixels for row in rows])),
-        input_ids=input_ids,
-        attention_mask=torch.ones_like(input_ids),
-        image_embeds_position_mask=places,
-        do_sample=False,
-        num_beams=1,
-        use_cache=True,
-        max_new_tokens=max_new_tokens,
-        no_repeat_ngram_size=no_repeat_ngram_size,
-        eos_token_id=kosmos.eos_id,
-        pad_token_id=kosmos.pad_id,
-        stopping_criteria=[lambda ids, _, **__: torch.full((len(ids),), stop(), device=ids.device)],
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
-    generated = out.sequences[:, length:]  # [n, steps]
-    logprobs = [
-        logits.log_softmax(-1).gather(1, tokens[:, None])  # [n, vocabulary] -> [n, 1]; a step at a time, to stay small
-        for logits, tokens in zip(out.logits, generated.T, strict=True)
-    ]
-    columns = torch.cat(logprobs, 1).tolist()
-    return [_generation(kosmos, *answer) for answer in zip(rows, generated.tolist(), columns, strict=True)]
+class Fault(NamedTuple):
+    """What an error of the model was, without the error."""
 
+    words: str
+    is_out_of_memory: bool
+    is_of_the_device: bool
 
-def _generation(kosmos: Kosmos, row: _Row, token_ids: list[int], logprobs: list[float]) -> Generation | None:
-    """A row of the batch, cut where it ended; None if it did not."""
-    ended = kosmos.eos_id in token_ids
-    count = token_ids.index(kosmos.eos_id) + 1 if ended else len(token_ids)
-    if not ended and count < row.request.max_new_tokens:
-        return None
-    raw_text = kosmos.raw_text(row.prompt_ids, token_ids[:count])
-    return Generation(token_ids[:count], logprobs[:count], raw_text, "stop" if ended else "length")
-
-
-def _stack(images: Sequence[Pixels]) -> Pixels:
-    return np.stack(images)  # [n, 224, 224, 3]
-
-
-def _is_sound(generation: Generation) -> bool:
-    return all(map(math.isfinite, generation.logprobs))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        device = isinstance(error, torch.AcceleratorError) and not memory
+        return cls(_describe(error), memory, device)
 
 
 def _describe(error: BaseException) -> str:

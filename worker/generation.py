@@ -1,12 +1,13 @@
 """What goes into an engine and what comes out. Imports no torch, so that `--model null` needs none."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import KosmographError, SetupError
+from schemas.errors import EngineBroken as EngineBroken
+from schemas.errors import EngineClosed as EngineClosed
 
 IMAGE_SIZE = 224
 
@@ -14,14 +15,34 @@ Pixels = NDArray[np.uint8]
 """uint8 [224, 224, 3]: the whole upright image in RGB, squashed."""
 
 
+class Vocabulary(NamedTuple):
+    """The ids of the tokens that mean something beyond words. The 1,024 location tokens go on from `first_patch`."""
+
+    eos: int
+    pad: int
+    phrase: int
+    end_phrase: int
+    object: int
+    end_object: int
+    delimiter: int
+    first_patch: int
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Request:
-    """One prompt for one image."""
+    """One prompt for one image. Requests that hold the same array share the work on the image.
+
+    `no_repeat_ngram_size` and `min_new_tokens` mean what they mean in `generate`. With `constrained`, location tokens
+    come only as well-formed boxes: two of them, the lower right one not left of nor above the upper left one, between
+    the tags of an object, and no object is begun that the limit would cut off.
+    """
 
     pixels: Pixels
     prompt: str
     max_new_tokens: int
     no_repeat_ngram_size: int = 0
+    min_new_tokens: int = 0
+    constrained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +62,17 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an engine has done so far. `busy_s` is the time in the model; `batch_size` falls when memory runs out."""
+    """What an engine has done so far, and what it has in hand."""
 
+    generations: int
     images: int
+    """Passes of the vision tower: fewer than generations where several prompts shared an image."""
     tokens: int
-    batches: int
+    steps: int
+    """Decode steps, each of all slots."""
     busy_s: float
+    """Time in which the model was at work."""
     waiting: int
-    batch_size: int
-
-
-class EngineBroken(SetupError):
-    """The model fails on every image: the worker's fault, never an image's."""
-
-
-class EngineClosed(KosmographError):
-    """The engine was closed before this request was done: it may be submitted elsewhere."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*(args or ("the engine was closed before this image was done",)))
+    running: int
+    slots: int
+    """Falls when memory runs out."""

@@ -6,16 +6,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from huggingface_hub import snapshot_download
-from numpy.typing import NDArray
 from safetensors import SafetensorError
+from torch.nn.functional import normalize
 from transformers import GenerationConfig, Kosmos2ForConditionalGeneration, Kosmos2Processor
 from transformers.utils import logging
 
 from schemas.errors import SetupError
-from worker.generation import IMAGE_SIZE
+from worker.generation import IMAGE_SIZE, Vocabulary
 from worker.revision import CONFIG_FILES, ModelRef, check_folder
 
 IMAGE_TOKENS = 64
@@ -23,6 +22,8 @@ IMAGE_START = 2
 """Of a prompt's ids: `<s>` and `<image>` come before the places of the image."""
 
 PATCHES = 1024
+_CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+_TAGS = ("<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>")
 _PATCH_TOKENS = [f"<patch_index_{cell:04d}>" for cell in range(PATCHES)]
 
 
@@ -34,10 +35,11 @@ class Kosmos:
         self.tokenizer = processor.tokenizer
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
-        self.eos_id: int = model.config.text_config.eos_token_id
-        self.pad_id: int = model.config.text_config.pad_token_id
         self.max_positions: int = model.config.text_config.max_position_embeddings
-        self.first_patch_id: int = self.tokenizer.convert_tokens_to_ids(_PATCH_TOKENS[0])
+        config = model.config.text_config
+        self.vocabulary = Vocabulary(
+            config.eos_token_id, config.pad_token_id, *self.tokenizer.convert_tokens_to_ids([*_TAGS, _PATCH_TOKENS[0]])
+        )
         self._first_image_id: int = self.tokenizer.unk_token_id + 1
         self._cached_ids = lru_cache(maxsize=4096)(self._tokenise)  # a night has few prompts and millions of images
         images = processor.image_processor
@@ -58,12 +60,19 @@ class Kosmos:
         ids[IMAGE_START : IMAGE_START + IMAGE_TOKENS] = range(self._first_image_id, self._first_image_id + IMAGE_TOKENS)
         return tuple(ids)
 
-    def normalise(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """[n, 224, 224, 3], writable, as float [n, 3, 224, 224] on the device.
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[n, 64, width], what the text half reads of images uint8 [n, 224, 224, 3] on the device."""
+        vision = self.model.vision_model
+        patches = vision.model.post_layernorm(vision(pixel_values=self.normalise(pixels))[0])  # [n, 257, vision width]
+        embeddings: torch.Tensor = self.model.image_to_text_projection(normalize(patches, dim=-1))[0]
+        return embeddings
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 [n, 224, 224, 3] as [n, 3, 224, 224] in the model's dtype.
 
         In float32 bit by bit what the image processor gives: rescaled in float64, normalised in float32.
         """
-        planes = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).contiguous()
+        planes = pixels.permute(0, 3, 1, 2).contiguous()
         rescaled = planes.double().mul_(self._rescale).float()
         return rescaled.sub_(self._mean).div_(self._std).to(self.dtype)
 
@@ -87,19 +96,38 @@ def pick_device(device: str) -> str:
     return device
 
 
-def load_model(ref: ModelRef, device: str) -> Kosmos:
-    """The model on the device, in the dtype of `ref`, ready to generate. Raises SetupError where it cannot be."""
-    device = pick_device(device)
+def pick_dtype(dtype: str, device: str) -> str:
+    """What the device computes in where the recipe says `dtype`.
+
+    A CPU that has to emulate 16 bits takes float32, which is several times faster and as near to the truth as can be.
+    Raises SetupError for a GPU that would have to emulate bfloat16.
+    """
+    if device == "cpu":
+        emulated = dtype == "float16" or (
+            dtype == "bfloat16" and not any(torch.cpu.get_capabilities().get(name) for name in _CPU_BFLOAT16)
+        )
+        return "float32" if emulated else dtype
+    if dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise SetupError(f"{torch.cuda.get_device_name(device)} has no bfloat16: give --dtype float16, or float32")
+    return dtype
+
+
+def load_model(ref: ModelRef, device: str, dtype: str | None = None) -> Kosmos:
+    """The model on the device, in the dtype of `ref` or another, ready to generate.
+
+    Raises SetupError where it cannot be.
+    """
+    device, dtype = pick_device(device), dtype or ref.dtype
     folder = ref.path or _download(ref)
     check_folder(folder)
     try:
         with _quiet():
             processor = Kosmos2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model = _load_weights(folder, ref.dtype, device)
+            model = _load_weights(folder, dtype, device)
         kosmos = Kosmos(model, processor)
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise SetupError(f"{folder} cannot be loaded on {device}: {_line(error)}") from error
-    _check(kosmos, processor, ref)
+    _check(kosmos, processor, ref.name, dtype)
     return kosmos
 
 
@@ -142,7 +170,7 @@ def _load_weights(folder: Path, dtype: str, device: str) -> Any:
     return model
 
 
-def _check(kosmos: Kosmos, processor: Any, ref: ModelRef) -> None:
+def _check(kosmos: Kosmos, processor: Any, name: str, dtype: str) -> None:
     """Nothing. Raises SetupError unless the model has the geometry and tokens that parser and engine rely on."""
     config, tokenizer, images = kosmos.model.config, kosmos.tokenizer, processor.image_processor
     patch_ids = tokenizer.convert_tokens_to_ids(_PATCH_TOKENS)
@@ -153,15 +181,15 @@ def _check(kosmos: Kosmos, processor: Any, ref: ModelRef) -> None:
         (config.vision_config.image_size == IMAGE_SIZE, f"it sees {config.vision_config.image_size} pixels, not 224"),
         (config.latent_query_num == IMAGE_TOKENS, f"it has {config.latent_query_num} latents, not {IMAGE_TOKENS}"),
         (
-            patch_ids == list(range(kosmos.first_patch_id, kosmos.first_patch_id + PATCHES)),
+            patch_ids == list(range(kosmos.vocabulary.first_patch, kosmos.vocabulary.first_patch + PATCHES)),
             "its 1,024 location tokens do not have ids in a row",
         ),
         (len(tokenizer) <= config.text_config.vocab_size, "its tokenizer has more tokens than its text model"),
-        (tokenizer.eos_token_id == kosmos.eos_id, "its tokenizer and its text model end with different tokens"),
-        (kosmos.dtype == getattr(torch, ref.dtype), f"it was loaded as {kosmos.dtype}, not {ref.dtype}"),
+        (tokenizer.eos_token_id == kosmos.vocabulary.eos, "its tokenizer and its text model end with different tokens"),
+        (kosmos.dtype == getattr(torch, dtype), f"it was loaded as {kosmos.dtype}, not {dtype}"),
     ):
         if not holds:
-            raise SetupError(f"{ref.name} is no KOSMOS-2 that Kosmograph can run: {wrong}")
+            raise SetupError(f"{name} is no KOSMOS-2 that Kosmograph can run: {wrong}")
 
 
 @contextmanager

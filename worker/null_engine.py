@@ -3,14 +3,26 @@
 from concurrent.futures import Future
 from typing import Self
 
-from worker.generation import Figures, Generation, Request
+from worker.generation import Figures, Generation, Request, Vocabulary
 
-FIRST_PATCH_ID = 64_012
-"""As in KOSMOS-2's own vocabulary."""
+VOCABULARY = Vocabulary(
+    eos=2,
+    pad=1,
+    phrase=64_007,
+    end_phrase=64_008,
+    object=64_009,
+    end_object=64_010,
+    delimiter=64_011,
+    first_patch=64_013,
+)
+"""As in KOSMOS-2's own tokenizer (microsoft/kosmos-2-patch14-224)."""
+
+SLOTS = 64
+"""As many as a model of some size would have."""
 
 _TAIL = "<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object>."
 SNOWMAN = Generation(
-    token_ids=[FIRST_PATCH_ID + 44, FIRST_PATCH_ID + 863, 2],
+    token_ids=[VOCABULARY.first_patch + 44, VOCABULARY.first_patch + 863, VOCABULARY.eos],
     logprobs=[-0.25, -0.25, -0.01],
     raw_text=f"<grounding> An image of{_TAIL}",
     finish_reason="stop",
@@ -21,7 +33,7 @@ SNOWMAN = Generation(
 class NullEngine:
     """Answers every request at once with the same grounded caption."""
 
-    first_patch_id = FIRST_PATCH_ID
+    vocabulary = VOCABULARY
 
     def __init__(self) -> None:
         self._images = 0
@@ -35,7 +47,17 @@ class NullEngine:
 
     @property
     def figures(self) -> Figures:
-        return Figures(self._images, self._images * len(SNOWMAN.token_ids), self._images, 0.0, 0, 1)
+        done = self._images
+        return Figures(
+            generations=done,
+            images=done,
+            tokens=done * len(SNOWMAN.token_ids),
+            steps=done,
+            busy_s=0.0,
+            waiting=0,
+            running=0,
+            slots=SLOTS,
+        )
 
     def close(self, grace_s: float = 0.0) -> None:
         """Nothing is left to do."""

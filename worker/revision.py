@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import SetupError, UsageError
+from worker.capability import lacks_bfloat16
 
 DEMO = "demo"
 NULL = "null"
@@ -46,17 +47,19 @@ class ModelRef:
     dtype: str
 
 
-def resolve(model: str, revision: str | None = None, dtype: str | None = None) -> ModelRef:
+def resolve(model: str, revision: str | None = None, dtype: str | None = None, device: str | None = None) -> ModelRef:
     """The model of that name (`demo`, `null`, a folder, or a hub id) at the revision that it has now.
 
     A folder of the name `demo` or `null` is written `./demo`. For a folder, `revision` is what it must have.
+    The dtype, unless told, is float32 for `demo` and bfloat16 for others; float16 if `device`, which is one of this
+    machine, lacks bfloat16. Whoever leaves the work to other machines gives none.
     Raises SetupError where it cannot be resolved, UsageError for an unknown dtype.
     """
     if model == NULL:
         return ModelRef(NULL, NULL, None, "none")
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}; known are {', '.join(DTYPES)}")
-    dtype = dtype or ("float32" if model == DEMO else "bfloat16")
+    dtype = dtype or _default_dtype(model, device)
     folder = Path(str(files("worker") / "demo")) if model == DEMO else Path(os.path.expanduser(model))
     if not folder.is_dir():
         return ModelRef(model, _commit(model, revision), None, dtype)
@@ -68,6 +71,12 @@ def resolve(model: str, revision: str | None = None, dtype: str | None = None) -
     if revision not in (None, found):
         raise SetupError(f"{folder} is now {found}, not {revision}: give the folder as it was, or no --revision")
     return ModelRef(folder.name, found, folder, dtype)
+
+
+def _default_dtype(model: str, device: str | None) -> str:
+    if model == DEMO:
+        return "float32"
+    return "float16" if device is not None and lacks_bfloat16(device) else "bfloat16"
 
 
 def folder_revision(folder: Path) -> str:

@@ -19,7 +19,9 @@ from schemas.recipes import queue_name
 from schemas.settings import Settings
 from schemas.storage import StorageOptions
 from worker.annotator import Annotator
+from worker.busy import Reporter
 from worker.consumer import STOP_SIGNALS, consume
+from worker.cores import loader_processes, torch_threads
 from worker.images import Limits
 from worker.leases import Leases
 from worker.loader import Loader
@@ -50,15 +52,17 @@ def run_worker(settings: Settings, *, revision: str | None, dtype: str | None, n
 
     with closing(Database(settings.db)) as database:
         upgrade(database)
-        engine, runtime = load_engine(ref, settings)
+        engine, runtime = load_engine(ref, settings, compiled=True)
         limits, storage = Limits.from_settings(settings), StorageOptions.of(settings)
-        with engine, Loader(limits, loader_processes(settings), storage) as loader:
+        processes = loader_processes(settings, gpu=runtime.startswith("cuda"))
+        with engine, Loader(limits, processes, storage) as loader:
             annotator = Annotator(database, loader, engine, settings, runtime)
             with closing(Leases(database, name, settings.lease_s)) as leases:
                 task = ChunkTask(name, database, annotator, leases, settings, broken)
                 queue = queue_name(ref.name, ref.revision, ref.dtype)
                 log.info("worker ready", model=ref.name, revision=ref.revision, queue=queue, runtime=runtime)
-                consume(settings, task, queue)
+                with closing(Reporter(engine, task.clock)):
+                    consume(settings, task, queue, engine.figures.slots)
     if faults:
         raise faults[0]
     log.info("worker ended")
@@ -69,8 +73,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def load_engine(ref: ModelRef, settings: Settings) -> tuple[Any, str]:
-    """The engine of a model, and what it runs on in words."""
+def load_engine(ref: ModelRef, settings: Settings, *, compiled: bool = False) -> tuple[Any, str]:
+    """The engine of a model, and what it runs on in words. `compiled` is for long work on a GPU."""
     ours = f"kosmograph={version('kosmograph')}"
     if ref.name == NULL:
         return NullEngine(), f"none {ours}"
@@ -78,20 +82,11 @@ def load_engine(ref: ModelRef, settings: Settings) -> tuple[Any, str]:
     import transformers
 
     from worker.engine import Engine
-    from worker.model import load_model, pick_device
+    from worker.model import load_model, pick_device, pick_dtype
 
     device = pick_device(settings.device)
-    torch.set_num_threads(settings.torch_threads or our_cores(settings))
-    engine = Engine(load_model(ref, device), settings.batch_size)
-    return engine, f"{device} torch={torch.__version__} transformers={transformers.__version__} {ours}"
-
-
-def loader_processes(settings: Settings) -> int:
-    """As many as told; else the cores, shared among the workers of this machine."""
-    return settings.loader_processes or our_cores(settings)
-
-
-def our_cores(settings: Settings) -> int:
-    """This worker's part of the cores that the process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(1, settings.workers))
+    gpu = device.startswith("cuda")
+    dtype = pick_dtype(ref.dtype, device)
+    torch.set_num_threads(torch_threads(settings, gpu=gpu))
+    engine = Engine(load_model(ref, device, dtype), settings.slots, compiled=compiled and gpu)
+    return engine, f"{device} {dtype} torch={torch.__version__} transformers={transformers.__version__} {ours}"

@@ -19,6 +19,7 @@ from schemas.messages import ChunkMessage
 from schemas.results import Completion
 from schemas.settings import Settings
 from worker.annotator import Annotator
+from worker.busy import WorkClock
 from worker.leases import Held, Leases
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class ChunkTask:
     settings: Settings
     broken: Callable[[BaseException], None]
     stopping: Event = field(default_factory=Event)
+    clock: WorkClock = field(default_factory=WorkClock)
 
     def __call__(self, **message: Any) -> None:
         """Never raises: a message is acknowledged whatever comes of it, since the ledger knows what is left to do."""
@@ -59,7 +61,7 @@ class ChunkTask:
         claim_it = partial(claim_chunk, worker=self.name, lease_s=self.settings.lease_s)
         claim = self._patiently(partial(claim_it, self.database, chunk.chunk_id, chunk.fence))
         if claim is not None:
-            with self.leases.hold(claim) as held:
+            with self.leases.hold(claim) as held, self.clock.running():
                 self._work(held)
 
     def _work(self, held: Held) -> None:

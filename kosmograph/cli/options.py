@@ -19,6 +19,12 @@ Dtype = Annotated[
     str | None,
     typer.Option("--dtype", metavar="D", help="float32, bfloat16, float16; bfloat16 unless told."),
 ]
+DtypeHere = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", metavar="D", help="float32, bfloat16, float16; bfloat16 unless told, float16 on GPUs without it."
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the model runs.")]
 Tasks = Annotated[
     list[str] | None,
@@ -30,3 +36,21 @@ Free = Annotated[
     list[str] | None,
     typer.Option("--prompt", metavar="TEXT", help="A prompt of your own; boxes need <grounding> in front; repeatable."),
 ]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-new-tokens", metavar="N", help="An answer's most (64; detailed 192, a prompt of your own 128)."
+    ),
+]
+MinNewTokens = Annotated[
+    int | None, typer.Option("--min-new-tokens", metavar="N", help="An answer's least; none unless told.")
+]
+NoRepeatNgramSize = Annotated[
+    int | None,
+    typer.Option(
+        "--no-repeat-ngram-size",
+        metavar="N",
+        help="No N tokens in a row twice; free unless told (the original demo had 3).",
+    ),
+]
+Constrained = Annotated[bool, typer.Option("--constrained", help="Whole boxes only: two corners, the right way round.")]

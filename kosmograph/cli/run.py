@@ -7,12 +7,17 @@ import typer
 
 from kosmograph.cli.options import (
     Broker,
+    Constrained,
     Db,
     Device,
     Dtype,
+    DtypeHere,
     Free,
     Json,
+    MaxNewTokens,
+    MinNewTokens,
     Model,
+    NoRepeatNgramSize,
     Phrases,
     Questions,
     Revision,
@@ -43,9 +48,13 @@ def annotate(
     phrase: Phrases = None,
     question: Questions = None,
     prompt: Free = None,
+    max_new_tokens: MaxNewTokens = None,
+    min_new_tokens: MinNewTokens = None,
+    no_repeat_ngram_size: NoRepeatNgramSize = None,
+    constrained: Constrained = False,
     model: Model = None,
     revision: Revision = None,
-    dtype: Dtype = None,
+    dtype: DtypeHere = None,
     db: Db = None,
     broker: Broker = None,
     workers: Annotated[
@@ -78,9 +87,10 @@ def annotate(
         source,
         settings.model,
         _prompts(task, phrase, question, prompt),
-        _filters(include, exclude, all_files),
+        filters=_filters(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
+        decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
         job=job,
         exact=exact,
         priority=priority,
@@ -98,6 +108,10 @@ def submit(
     phrase: Phrases = None,
     question: Questions = None,
     prompt: Free = None,
+    max_new_tokens: MaxNewTokens = None,
+    min_new_tokens: MinNewTokens = None,
+    no_repeat_ngram_size: NoRepeatNgramSize = None,
+    constrained: Constrained = False,
     model: Model = None,
     revision: Revision = None,
     dtype: Dtype = None,
@@ -125,9 +139,10 @@ def submit(
         source,
         settings.model,
         _prompts(task, phrase, question, prompt),
-        _filters(include, exclude, all_files),
+        filters=_filters(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
+        decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
         job=job,
         exact=exact,
         priority=priority,
@@ -144,9 +159,13 @@ def try_(
     phrase: Phrases = None,
     question: Questions = None,
     prompt: Free = None,
+    max_new_tokens: MaxNewTokens = None,
+    min_new_tokens: MinNewTokens = None,
+    no_repeat_ngram_size: NoRepeatNgramSize = None,
+    constrained: Constrained = False,
     model: Model = None,
     revision: Revision = None,
-    dtype: Dtype = None,
+    dtype: DtypeHere = None,
     device: Device = None,
     save: Annotated[Path | None, typer.Option("--save", metavar="FILE.png", help="Draw boxes and phrases.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The model's own text, with its tags.")] = False,
@@ -160,10 +179,15 @@ def try_(
     from schemas.settings import load_settings
 
     settings = load_settings(device=device, model=model)
-    prompts = _prompts(task, phrase, question, prompt)
-    raise typer.Exit(
-        try_images(image, prompts, settings, revision=revision, dtype=dtype, save=save, raw=raw, as_json=as_json)
+    request = _request(
+        image,
+        settings.model,
+        _prompts(task, phrase, question, prompt),
+        revision=revision,
+        dtype=dtype,
+        decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
     )
+    raise typer.Exit(try_images(request, settings, save=save, raw=raw, as_json=as_json))
 
 
 try_.__name__ = "try"
@@ -177,16 +201,29 @@ def _prompts(
     return Prompts(tuple(task or ()), tuple(phrase or ()), tuple(question or ()), tuple(free or ()))
 
 
+def _decoding(
+    max_new_tokens: int | None, min_new_tokens: int | None, no_repeat_ngram_size: int | None, constrained: bool
+) -> dict[str, int]:
+    """What was given, by the names of the recipe's parameters."""
+    flags = {
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "constrained": constrained or None,
+    }
+    return {name: value for name, value in flags.items() if value is not None}
+
+
 def _filters(include: list[str] | None, exclude: list[str] | None, all_files: bool) -> Any:
     from producer.sources import Filters
 
     return Filters(tuple(include or ()), tuple(exclude or ()), all_files)
 
 
-def _request(source: list[str], model: str, prompts: Any, filters: Any, **options: Any) -> Any:
+def _request(source: list[str], model: str, prompts: Any, **options: Any) -> Any:
     from kosmograph.requests import Request
 
-    return Request(sources=source, model=model, prompts=prompts, filters=filters, **options)
+    return Request(sources=source, model=model, prompts=prompts, **options)
 
 
 COMMANDS = (annotate, submit, try_)

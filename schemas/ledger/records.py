@@ -119,7 +119,7 @@ def _store_entities(connection: Connection, new: Sequence[tuple[int, Annotation]
     entity_rows: list[dict[str, Any]] = []
     box_rows: list[dict[str, Any]] = []
     for annotation_id, annotation in new:
-        for number, entity in enumerate(annotation.grounding.entities):
+        for number, (entity, scores) in enumerate(zip(annotation.grounding.entities, annotation.scores, strict=True)):
             entity_rows.append(
                 {
                     "annotation_id": annotation_id,
@@ -128,9 +128,10 @@ def _store_entities(connection: Connection, new: Sequence[tuple[int, Annotation]
                     "phrase_norm": plain(phrase_norm(entity.phrase)),
                     "span_start": entity.start,
                     "span_end": entity.end,
+                    "score": scores.phrase,
                 }
             )
-            for ordinal, (box, score) in enumerate(zip(entity.boxes, annotation.scores[number], strict=True)):
+            for ordinal, (box, score) in enumerate(zip(entity.boxes, scores.boxes, strict=True)):
                 place = {"annotation_id": annotation_id, "entity": number, "ordinal": ordinal}
                 corners = {"x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2, "area": box.area}
                 box_rows.append(place | corners | {"score": score, "valid": box.valid})

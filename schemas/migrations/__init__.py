@@ -81,9 +81,9 @@ def drop_views(connection: Connection) -> None:
         connection.execute(text(f"DROP VIEW IF EXISTS {name}"))
 
 
-def create_views(connection: Connection) -> None:
-    """Make the public views as they are in this version."""
-    for name, statement in view_statements(connection.dialect.name).items():
+def create_views(connection: Connection, version: str) -> None:
+    """Make the public views as they are at that version of the schema."""
+    for name, statement in view_statements(connection.dialect.name, version).items():
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {statement}")
 
 

@@ -9,5 +9,5 @@ connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
 drop_views(connection)
 context.run_migrations()
-if context.get_context().get_current_revision() is not None:
-    create_views(connection)
+if (version := context.get_context().get_current_revision()) is not None:
+    create_views(connection, version)

@@ -27,7 +27,7 @@ drawn_phrases = st.lists(
         DrawnPhrase,
         phrase=st.text(max_size=20),
         boxes=st.lists(st.tuples(fractions, fractions, fractions, fractions), max_size=3),
-        score=st.none() | st.floats(),
+        scores=st.lists(st.none() | st.floats(), max_size=4),
         valid=st.booleans(),
     ),
     max_size=4,
@@ -127,7 +127,7 @@ def test_nothing_is_too_odd_to_be_drawn(
 
 @pytest.mark.parametrize("caption", ["A 😀 café 👩‍🚀 “猫”", "\ud800\x00\u202e", "word" * 3000, "a\n\tb " * 500])
 def test_hard_captions_are_drawn(caption: str) -> None:
-    drawn = draw(Image.new("RGB", (64, 64)), caption, [DrawnPhrase(caption, [(0.1, 0.1, 0.9, 0.9)], 0.5)])
+    drawn = draw(Image.new("RGB", (64, 64)), caption, [DrawnPhrase(caption, [(0.1, 0.1, 0.9, 0.9)], [0.5])])
     assert drawn.height >= 640
 
 
@@ -145,6 +145,37 @@ def test_labels_do_not_lie_on_one_another() -> None:
         alone = draw(ground, "", [*nothing, DrawnPhrase("the same thing", [place])])
         outline = 3 * 2 * (200 + 160)
         assert area(crowd, colour) > 0.9 * (area(alone, colour) - outline)
+
+
+@pytest.mark.parametrize(
+    ("score", "valid", "remark"),
+    [
+        (0.784, True, " .78"),
+        (0.004, True, " .00"),
+        (1.0, True, " 1.00"),
+        (None, True, ""),
+        (0.5, False, " .50 (invalid)"),
+        (None, False, " (invalid)"),
+    ],
+)
+def test_label_says_the_score_of_its_box_in_short(score: float | None, valid: bool, remark: str) -> None:
+    box = (0.1, 0.1, 0.9, 0.9)
+    assert DrawnPhrase("a dog", [box, box], [0.9, score], valid=valid).remark(1) == remark
+    assert DrawnPhrase("a dog", [box]).remark(0) == ""
+
+
+def test_score_makes_its_own_label_longer_and_no_other() -> None:
+    """Given two boxes of a phrase, when one has a score, then its tab alone grows."""
+    ground = Image.new("RGB", (640, 480), "gray")
+    boxes = [(0.1, 0.2, 0.4, 0.8), (0.6, 0.2, 0.9, 0.8)]
+
+    def tab(scores: list[float | None], left: bool) -> int:
+        drawn = draw(ground, "", [DrawnPhrase("a dog", boxes, scores)])
+        half = drawn.crop((0, 0, 320, 480) if left else (320, 0, 640, 480))
+        return sum(count for count, seen in half.getcolors(1_000_000) or [] if seen == COLOURS[0])
+
+    assert tab([None, 0.5], left=False) > tab([None, None], left=False)
+    assert tab([None, 0.5], left=True) == tab([None, None], left=True)
 
 
 @pytest.mark.parametrize(

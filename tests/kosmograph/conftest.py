@@ -14,7 +14,7 @@ from schemas.grounding import parse
 from schemas.items import Item
 from schemas.ledger import dispatch, jobs, listing, settlement, work
 from schemas.recipes import Recipe
-from schemas.results import Annotation, Completion, Content, Failure, Settled
+from schemas.results import Annotation, Completion, Content, EntityScores, Failure, Settled
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -52,7 +52,7 @@ def new_job() -> Callable[..., jobs.Job]:
         assert claim
         (recipe_id,) = claim.recipes
         raw = f"An image of<phrase> {caption}</phrase><object><patch_index_0044><patch_index_0863></object>"
-        annotation = Annotation(raw, parse(raw), [[0.5]], "stop", 3, -0.5, "here")
+        annotation = Annotation(raw, parse(raw), [EntityScores(0.75, [0.5])], "stop", 3, -0.5, "here")
         failure = Failure(Code.TRUNCATED, f"{caption} is cut off")
         settled = [
             Settled(

@@ -17,7 +17,8 @@ from kosmograph.cli import app
 from schemas.database import Database
 from schemas.ledger import jobs
 
-RECIPES = {"--task", "--phrase", "--question", "--prompt"}
+DECODING = {"--max-new-tokens", "--min-new-tokens", "--no-repeat-ngram-size", "--constrained"}
+RECIPES = {"--task", "--phrase", "--question", "--prompt"} | DECODING
 MODEL = {"--model", "--revision", "--dtype"}
 LISTING = {
     "--job",
@@ -80,6 +81,9 @@ WRONG_USAGE = [
     ("annotate", "here", "--limit", "0"),
     ("annotate", "here", "--limit", "many"),
     ("annotate", "here", "--workers", "-1"),
+    ("annotate", "here", "--max-new-tokens", "0"),
+    ("submit", "here", "--min-new-tokens", "70"),
+    ("try", "here.jpg", "--no-repeat-ngram-size", "-1"),
     ("sql", "SELECT 1", "--format", "xml"),
     ("status", "--db", "oracle://host/name"),
     ("dispatch",),

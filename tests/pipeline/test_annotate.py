@@ -21,6 +21,7 @@ def test_folder_becomes_captions_and_boxes(kosmograph, examples: Path) -> None:
     for box in boxes:
         assert box["caption"][box["span_start"] : box["span_end"]] == box["phrase"]
         assert 0 < box["score"] <= 1
+        assert 0 < box["phrase_score"] <= 1
         assert box["valid"]
 
 
@@ -115,6 +116,20 @@ def test_several_prompts_share_a_run(kosmograph, many) -> None:
     assert [(row["task"], row["n"]) for row in tasks] == [("brief", 5), ("phrase", 5), ("question", 5)]
 
 
+def test_decoding_options_are_part_of_the_recipe(kosmograph, examples: Path) -> None:
+    """Given options for the decoding, when a picture is annotated, then its recipe has them, and is another recipe."""
+    picture = str(examples / "postcard.jpg")
+    kosmograph.annotate(picture, "--model", "demo")
+    options = ("--constrained", "--no-repeat-ngram-size", "3", "--max-new-tokens", "40", "--min-new-tokens", "2")
+    run = kosmograph.annotate(picture, "--model", "demo", *options, "--task", "brief", "--phrase", "a circle")
+    assert run.code == 0, run.err
+    assert "1 images, 2 annotated, 0 reused, 0 failed" in run.out
+    plain, *specs = [json.loads(row["spec"]) for row in kosmograph.sql("SELECT spec FROM recipes ORDER BY id")]
+    added = {"constrained": True, "no_repeat_ngram_size": 3, "max_new_tokens": 40, "min_new_tokens": 2}
+    assert (len(specs), specs[0]) == (2, plain | added)
+    assert added.items() <= specs[1].items()
+
+
 def test_job_with_other_recipes_is_refused_with_a_hint(kosmograph, many) -> None:
     folder = str(many(2))
     kosmograph.annotate(folder, "--job", "mine")
@@ -182,6 +197,19 @@ def test_try_answers_several_prompts_without_a_database(kosmograph, examples: Pa
     assert (kosmograph.folder / "t.png").exists()
     assert (kosmograph.folder / "t-2.png").exists()
     assert not list(kosmograph.folder.glob("*.db"))
+
+
+def test_try_and_show_give_the_same_scores_as_json(kosmograph, examples: Path) -> None:
+    picture = str(examples / "postcard.jpg")
+    run = kosmograph("try", picture, "--model", "demo", "--json", "--task", "brief", "--phrase", "a circle")
+    tried, given = (answer["groundings"] for answer in json.loads(run.out))
+    assert all(0 < box["score"] <= 1 and 0 < box["phrase_score"] <= 1 for box in tried)
+    assert given
+    assert {box["phrase_score"] for box in given if box["phrase"] == "a circle"} == {None}
+    kosmograph.annotate(picture, "--model", "demo", "--exact")
+    (shown,) = json.loads(kosmograph("show", picture, "--json").out)
+    scores = [(box["score"], box["phrase_score"]) for box in shown["boxes"]]
+    assert scores == [pytest.approx((box["score"], box["phrase_score"])) for box in tried]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from schemas.items import Item
 from schemas.ledger import dispatch, jobs, listing, settlement, work
 from schemas.ledger.bulk import plain
 from schemas.recipes import Recipe
-from schemas.results import Annotation, Completion, Content, Failure, Later, Result, Settled
+from schemas.results import Annotation, Completion, Content, EntityScores, Failure, Later, Result, Settled
 
 GROUNDING = Grounding("An image of a cat", (Entity("a cat", 12, 17, (Box(0.25, 0.5, 0.75, 1.0, 0, 1023, -2, True),)),))
 
@@ -99,7 +99,7 @@ class Ledger:
     @staticmethod
     def annotation(words: str = "An image of a cat") -> Annotation:
         grounding = Grounding(words, GROUNDING.entities)
-        return Annotation(f"<grounding>{words}", grounding, [[0.5]], "stop", 7, -0.25, "cpu")
+        return Annotation(f"<grounding>{words}", grounding, [EntityScores(0.75, [0.5])], "stop", 7, -0.25, "cpu")
 
     def annotated(
         self, claim: work.Claim, item: Item, *, sha256: str | None = None, version: str | None = None

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from schemas.database import Database, is_passing, patiently
 from schemas.errors import KosmographError, SetupError, UsageError
@@ -183,6 +184,11 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_patience_tries_again_until_the_database_is_back(pauses: list[float]) -> None:
     assert patiently(flaky(gone(), gone(), gone()), limit_s=60) == "done"
     assert pauses == [0.1, 0.2, 0.4]
+
+
+def test_connections_that_are_all_in_other_hands_are_waited_for(pauses: list[float]) -> None:
+    assert patiently(flaky(NoConnectionFree("QueuePool limit"), gone()), limit_s=60) == "done"
+    assert pauses == [0.1, 0.2]
 
 
 def test_patience_ends_at_its_limit_with_the_last_error(pauses: list[float]) -> None:

@@ -11,7 +11,7 @@ from schemas.errors import Code
 from schemas.grounding import Entity, Grounding
 from schemas.items import Item
 from schemas.ledger import dispatch, jobs, settlement, work
-from schemas.results import Annotation, Completion, Failure, Later, Reuse, Settled
+from schemas.results import Annotation, Completion, EntityScores, Failure, Later, Reuse, Settled
 
 EVERYTHING = ("contents", "images", "annotations", "entities", "boxes", "outcomes")
 
@@ -277,7 +277,7 @@ def test_hostile_words_are_stored_on_both_databases(ledger: Any, items: Any, wor
     claim = ledger.one_claim()
     good, bad = claim.items
     grounding = Grounding(words, (Entity(words, 0, len(words), ()),))
-    said = Annotation(words, grounding, [[]], "stop", 1, None, words)
+    said = Annotation(words, grounding, [EntityScores(None, [])], "stop", 1, None, words)
     annotated = ledger.mixed(good, dict.fromkeys(claim.recipes, said))
     assert ledger.complete(claim, annotated, ledger.failed(claim, bad, Code.INTERNAL, words))
     stored = words.replace("\0", "\ufffd").replace("\udcff", "\ufffd")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -28,6 +29,21 @@ database = Database(sys.argv[1])
 upgrade(database)
 database.close()
 """
+
+
+AT_0001 = """
+INSERT INTO jobs (id, name, queue, state, listing, recipes, created_at, started_at)
+VALUES (1, 'night', 'q', 'finished', '{}', 1, 0, 0);
+INSERT INTO recipes VALUES (1, 'h', 'brief', 'p', 'demo', 'r', '{}');
+INSERT INTO job_recipes VALUES (1, 1, 0);
+INSERT INTO contents VALUES (1, 's', 640, 480, 'JPEG', 9);
+INSERT INTO images VALUES (1, 'k', 'file:///a.jpg', '1', 1);
+INSERT INTO annotations VALUES (1, 1, 1, '', 'a cat', 'a cat', 'stop', 3, -0.5, 'cpu', 0);
+INSERT INTO entities VALUES (1, 0, 'a cat', 'cat', 0, 5);
+INSERT INTO boxes VALUES (1, 0, 0, 0, 0, 1, 1, 1, 0.25, true), (1, 0, 1, 0, 0, 1, 1, 1, NULL, true);
+INSERT INTO outcomes (job_id, image_id, recipe_id, annotation_id, settled_at) VALUES (1, 1, 1, 1, 0);
+"""
+"""What the first version has written, with the joint probability of two location tokens as the score of a box."""
 
 
 @pytest.fixture
@@ -69,6 +85,59 @@ def test_downgrade_leaves_no_table_and_upgrade_makes_them_again(database: Databa
     assert names(database) == before
 
 
+@pytest.fixture
+def at_0001(bare: Database) -> Database:
+    """A database of the first version with a caption of one phrase and two boxes, of which the prompt gave one."""
+    with bare.write() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+    with bare.write() as connection:
+        for statement in AT_0001.split(";\n"):
+            connection.execute(text(statement)) if statement else None
+    return bare
+
+
+def groundings(database: Database) -> list[dict[str, Any]]:
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(text("SELECT * FROM groundings ORDER BY box")).mappings()]
+
+
+def tables(database: Database) -> dict[str, str]:
+    """What each table is made of: its own statement on SQLite, its columns on PostgreSQL."""
+    with database.read() as connection:
+        found = inspect(connection)
+        if not database.is_sqlite:
+            return {name: str(found.get_columns(name)) for name in found.get_table_names()}
+        statements = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        return {row.name: row.sql for row in statements}
+
+
+def test_scores_of_the_first_version_become_geometric_means_and_its_phrases_have_none(at_0001: Database) -> None:
+    before = groundings(at_0001)
+    assert [row["score"] for row in before] == [0.25, None]
+    upgrade(at_0001)
+    assert version_of(at_0001) == HEAD
+    after = groundings(at_0001)
+    assert [row["score"] for row in after] == [0.5, None]
+    assert [list(row)[-1] for row in after] == ["phrase_score"] * 2
+    assert [row | {"score": None} for row in after] == [row | {"score": None, "phrase_score": None} for row in before]
+
+
+def test_downgrade_gives_the_first_version_back_with_its_rows_and_views(at_0001: Database) -> None:
+    before, schema = groundings(at_0001), tables(at_0001)
+    upgrade(at_0001)
+    assert tables(at_0001) != schema
+    downgrade(at_0001, "0001")
+    assert version_of(at_0001) == "0001"
+    assert groundings(at_0001) == before
+    assert tables(at_0001) == schema
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_upgraded_table_is_without_rowid_still(at_0001: Database) -> None:
+    upgrade(at_0001)
+    assert "WITHOUT ROWID" in tables(at_0001)["entities"]
+
+
 def test_the_migrated_schema_is_that_of_the_tables(database: Database) -> None:
     with database.read() as connection:
         # SQLite writes a default in words of its own
@@ -93,9 +162,9 @@ def test_head_is_the_newest_migration(database: Database) -> None:
 
 
 def test_several_processes_that_upgrade_at_once_all_succeed(bare: Database, database_url: str) -> None:
-    command = [sys.executable, "-W", "error", "-c", UPGRADE, database_url]
+    python = [sys.executable, "-W", "error", "-c", UPGRADE, database_url]
     several = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+        subprocess.Popen(python, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
     ]
     for process in several:
         assert process.stdin is not None
@@ -108,7 +177,7 @@ def test_several_processes_that_upgrade_at_once_all_succeed(bare: Database, data
 
 def test_an_upgrade_that_fails_leaves_the_database_as_it_was(bare: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "schemas.migrations.view_statements", lambda dialect: {"broken": "SELECT * FROM nowhere_at_all("}
+        "schemas.migrations.view_statements", lambda *which: {"broken": "SELECT * FROM nowhere_at_all("}
     )
     with pytest.raises(Exception, match=r"(?i)syntax|incomplete"):
         upgrade(bare)

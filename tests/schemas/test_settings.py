@@ -9,9 +9,9 @@ from schemas.settings import DEFAULT_DB, Settings, environment, load_settings
 
 def test_flags_go_before_variables_and_variables_before_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KOSMOGRAPH_WORKERS", "3")
-    monkeypatch.setenv("kosmograph_batch_size", "5")
+    monkeypatch.setenv("kosmograph_slots", "5")
     settings = load_settings(workers=None, model="demo")
-    assert (settings.workers, settings.batch_size, settings.model, settings.db) == (3, 5, "demo", DEFAULT_DB)
+    assert (settings.workers, settings.slots, settings.model, settings.db) == (3, 5, "demo", DEFAULT_DB)
     assert load_settings(workers=7).workers == 7
 
 

@@ -11,13 +11,13 @@ from schemas.errors import Code
 from schemas.grounding import Box, Entity, Grounding
 from schemas.items import Item
 from schemas.ledger import jobs, retries
-from schemas.results import Annotation, Content, Settled
+from schemas.results import Annotation, Content, EntityScores, Settled
 
 COLUMNS = {
     "captions": "job image_id annotation_id uri task prompt caption raw_text finish_reason tokens mean_logprob width "
     "height sha256 model model_revision reused created_at",
     "groundings": "job image_id annotation_id uri task caption entity phrase phrase_norm span_start span_end box "
-    "x1 y1 x2 y2 px1 py1 px2 py2 area score valid",
+    "x1 y1 x2 y2 px1 py1 px2 py2 area score valid phrase_score",
     "failures": "job image_id uri task code message tries failed_at",
     "progress": "job state images recipes annotated reused failed pending started_at finished_at images_per_s",
 }
@@ -29,7 +29,7 @@ def settle_one(
     """A job with one image, annotated so."""
     job = ledger.job_of(Item(f"file:///{name}.jpg", "1"), name=name)
     claim = ledger.one_claim()
-    scores = [[0.5 for _ in entity.boxes] for entity in grounding.entities]
+    scores = [EntityScores(0.75, [0.5 for _ in entity.boxes]) for entity in grounding.entities]
     said = Annotation(f"<grounding>{grounding.caption}", grounding, scores, "stop", 7, -0.25, "cpu")
     content = Content(f"content of {name}", width, height, "JPEG", 9)
     assert ledger.complete(claim, Settled(claim.items[0], "1", content, dict.fromkeys(claim.recipes, said)))
@@ -91,6 +91,7 @@ def test_a_grounding_is_a_row_for_each_box(ledger: Any) -> None:
         "area": 0.25,
         "score": 0.5,
         "valid": True,
+        "phrase_score": 0.75,
     }
     assert (rows[1]["valid"], rows[1]["area"]) == (False, 0.0)
 

@@ -3,15 +3,19 @@
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from threading import Semaphore, Thread
 from typing import Any
 from urllib.parse import quote_from_bytes
 
 import numpy as np
 import pytest
+from celery.worker import state
 from PIL import Image
 
+from schemas.broker import CELERY_SETTINGS
 from schemas.settings import Settings
 from schemas.storage import StorageOptions
+from worker.consumer import Consumer, Worker, make_app
 from worker.images import Limits
 from worker.loader import Loader
 
@@ -68,3 +72,57 @@ def new_loader(limits: Limits) -> Iterator[Callable[..., Loader]]:
     yield make
     for loader in loaders:
         loader.close()
+
+
+class Gated:
+    """A task that begins when it likes and ends when the test lets it."""
+
+    name = "gated"
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self.gate = Semaphore(0)
+
+    def __call__(self, chunk_id: int, **_: Any) -> None:
+        self.begun.append(chunk_id)
+        self.gate.acquire()
+        self.ended.append(chunk_id)
+
+
+@pytest.fixture
+def task() -> Gated:
+    return Gated()
+
+
+@pytest.fixture
+def consuming(own_broker: Any, task: Gated, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Worker]]:
+    """A real worker for the queue `gated`, in a thread of this process. It gives up a dead connection soon."""
+    threads: list[Thread] = []
+
+    def start(*steps: Any, concurrency: int) -> Worker:
+        app = make_app(own_broker.url, task, *steps)  # type: ignore[arg-type]
+        quick = {"socket_timeout": 2, "socket_connect_timeout": 1}
+        app.conf.broker_transport_options = CELERY_SETTINGS["broker_transport_options"] | quick
+        worker = Worker(
+            app=app,
+            hostname="gated@here",
+            pool_cls="threads",
+            concurrency=concurrency,
+            queues=[task.name],
+            consumer_cls=Consumer,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+        monkeypatch.setattr(state, "should_stop", None)
+        threads.append(Thread(target=worker.start))
+        threads[-1].start()
+        return worker
+
+    yield start
+    state.should_stop = 0
+    task.gate.release(1000)
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()

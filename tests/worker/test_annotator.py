@@ -24,10 +24,11 @@ from schemas.recipes import Recipe
 from schemas.results import Annotation, Completion, Failure, Reuse
 from schemas.settings import Settings
 from worker import annotator as module
+from worker import flow
 from worker.annotator import Annotator
-from worker.generation import EngineBroken, EngineClosed, Generation, Request
+from worker.generation import EngineBroken, EngineClosed, Generation, Request, Vocabulary
 from worker.images import LoadedImage
-from worker.null_engine import FIRST_PATCH_ID, SNOWMAN
+from worker.null_engine import SNOWMAN, VOCABULARY
 
 RECIPES = [Recipe(task="brief", prompt=f"<grounding>{n}", model="null", revision="r", dtype="float32") for n in "abc"]
 
@@ -74,7 +75,7 @@ class FakeEngine:
     """Answers by the plan, in turn."""
 
     plan: Sequence[Fault] = ()
-    first_patch_id: int = FIRST_PATCH_ID
+    vocabulary: Vocabulary = VOCABULARY
     requests: list[Request] = field(default_factory=list)
 
     def submit(self, request: Request) -> "Future[Generation]":
@@ -96,8 +97,9 @@ def permanent(code: Code = Code.TRUNCATED) -> Fault:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_S", 0.005)
-    monkeypatch.setattr(module, "DRAIN_S", 0.01)
+    monkeypatch.setattr(flow, "LOOK_S", 0.005)
+    monkeypatch.setattr(flow, "GROUP_S", 0.005)
+    monkeypatch.setattr(flow, "DRAIN_S", 0.01)
 
 
 @pytest.fixture
@@ -159,6 +161,13 @@ def test_chunk_is_annotated_under_each_recipe(database: Database, chunk: Callabl
     assert annotation.grounding.caption == "An image of a snowman."
     assert annotation.runtime == "here"
     assert complete(database, claim, completion, breaker_images=9)
+
+
+def test_chunk_is_annotated_with_room_for_a_single_image(database: Database, chunk: Callable[..., Claim]) -> None:
+    claim = chunk(*(f"s3://b/{number:04}" for number in range(20)), recipes=RECIPES)
+    tight = Annotator(database, FakeLoader(), FakeEngine(), Settings(prefetch_bytes=1), "here")
+    assert accounted(tight.annotate(claim)) == Counter(claim.items)
+    assert tight.budget.free == 1
 
 
 def test_prompt_and_limits_of_the_recipe_reach_the_engine(database: Database, chunk: Callable[..., Claim]) -> None:
@@ -296,7 +305,7 @@ def test_stop_settles_what_is_finished_and_leaves_the_rest(database: Database, c
 def test_stop_waits_a_moment_for_what_the_model_has_begun(
     database: Database, chunk: Callable[..., Claim], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DRAIN_S", 30.0)
+    monkeypatch.setattr(flow, "DRAIN_S", 30.0)
     begun: Future[Generation] = Future()
     begun.set_running_or_notify_cancel()
 

@@ -29,7 +29,7 @@ PROMPTS = (
     "  spaces  ",
     "",
 )
-PIXELS = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompt_ids_are_those_of_the_processor(kosmos: Kosmos, processor: Any, prompt: str) -> None:
-    expected = processor(text=prompt, images=Image.fromarray(PIXELS[0]))
+    expected = processor(text=prompt, images=Image.fromarray(PIXELS[0].numpy()))
     assert kosmos.prompt_ids(prompt) == expected["input_ids"]
     assert [i for i, is_image in enumerate(expected["image_embeds_position_mask"]) if is_image] == list(range(2, 66))
 
@@ -69,7 +69,7 @@ def test_prompt_ids_are_those_of_the_processor(kosmos: Kosmos, processor: Any, p
 @given(parts=st.lists(st.text() | st.sampled_from([*PROMPTS, "<s>", "<pad>", "<image>", "</image>", " "])))
 def test_any_prompt_has_the_ids_of_the_processor(kosmos: Kosmos, processor: Any, parts: list[str]) -> None:
     prompt = "".join(parts)
-    assert kosmos.prompt_ids(prompt) == processor(text=prompt, images=Image.fromarray(PIXELS[0]))["input_ids"]
+    assert kosmos.prompt_ids(prompt) == processor(text=prompt, images=Image.fromarray(PIXELS[0].numpy()))["input_ids"]
 
 
 def test_published_prompt_has_71_tokens(kosmos: Kosmos) -> None:
@@ -87,15 +87,46 @@ def test_prompt_ids_may_be_changed_by_who_gets_them(kosmos: Kosmos) -> None:
 
 
 def test_normalised_pixels_are_those_of_the_processor_bit_by_bit(kosmos: Kosmos, processor: Any) -> None:
-    expected = processor.image_processor([Image.fromarray(image) for image in PIXELS], return_tensors="pt")
+    expected = processor.image_processor([Image.fromarray(image.numpy()) for image in PIXELS], return_tensors="pt")
     assert torch.equal(kosmos.normalise(PIXELS), expected["pixel_values"])
+
+
+def test_encoded_images_are_what_the_text_half_of_transformers_reads(kosmos: Kosmos, processor: Any) -> None:
+    """In a batch and one by one, float by float but for the order of sums."""
+    plain = Kosmos2ForConditionalGeneration.from_pretrained(resolve("demo").path)
+    plain.image_to_text_projection.x_attn.is_causal = False
+    images = [Image.fromarray(image.numpy()) for image in PIXELS]
+    inputs = processor(text=["a"] * len(images), images=images, return_tensors="pt")
+    with torch.inference_mode():
+        expected = plain(**inputs).image_embeds
+        found = kosmos.encode(PIXELS)
+        alone = torch.cat([kosmos.encode(image[None]) for image in PIXELS])
+    assert found.shape == (3, 64, kosmos.model.config.text_config.embed_dim)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_vocabulary_names_the_tokens_that_mean_something(kosmos: Kosmos) -> None:
+    words = kosmos.vocabulary
+    assert kosmos.tokenizer.convert_ids_to_tokens([*words, words.first_patch + 1023]) == [
+        "</s>",
+        "<pad>",
+        "<phrase>",
+        "</phrase>",
+        "<object>",
+        "</object>",
+        "</delimiter_of_multi_objects/>",
+        "<patch_index_0000>",
+        "<patch_index_1023>",
+    ]
 
 
 @pytest.mark.parametrize("prompt", [prompt for prompt in PROMPTS if prompt])
 def test_raw_text_is_what_the_processor_decodes_after_the_image(kosmos: Kosmos, processor: Any, prompt: str) -> None:
     prompt_ids = kosmos.prompt_ids(prompt)
     generated = kosmos.tokenizer("<phrase> a red ring</phrase><object>", add_special_tokens=False).input_ids
-    generated += [kosmos.first_patch_id, kosmos.first_patch_id + 1023, kosmos.pad_id, 3, kosmos.eos_id]
+    words = kosmos.vocabulary
+    generated += [words.first_patch, words.first_patch + 1023, words.pad, 3, words.eos]
     [text] = processor.batch_decode([[*prompt_ids, *generated]], skip_special_tokens=True)
     assert kosmos.raw_text(prompt_ids, generated) == text.split("</image>")[-1]
     assert "<patch_index_0000><patch_index_1023>" in kosmos.raw_text(prompt_ids, generated)

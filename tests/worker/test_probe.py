@@ -2,20 +2,17 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from threading import Event, Semaphore, Thread
+from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 import pytest
-from celery.worker import state
 
 from producer.queue import Queue
-from schemas.broker import CELERY_SETTINGS
 from schemas.ledger.dispatch import Departure
-from worker.consumer import Consumer, Worker, make_app
+from worker.prefetch import Target, prefetch_of
 from worker.probe import BrokerProbe
 
-QUEUE = "probed"
 pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.CPendingDeprecationWarning")
 
 
@@ -25,69 +22,26 @@ class QuickProbe(BrokerProbe):
     interval_s = 0.2
 
 
-class Gated:
-    """A task that begins when it likes and ends when the test lets it."""
-
-    name = "probed"
-
-    def __init__(self) -> None:
-        self.begun: list[int] = []
-        self.ended: list[int] = []
-        self.gate = Semaphore(0)
-
-    def __call__(self, chunk_id: int, **_: Any) -> None:
-        self.begun.append(chunk_id)
-        self.gate.acquire()
-        self.ended.append(chunk_id)
-
-
 @pytest.fixture
-def task() -> Gated:
-    return Gated()
-
-
-@pytest.fixture
-def worker(own_broker: Any, task: Gated, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    """A real worker of two slots in a thread of this process. It gives up a dead connection soon."""
-    quick = {"socket_timeout": 2, "socket_connect_timeout": 1}
-    options = CELERY_SETTINGS["broker_transport_options"] | quick
-    app = make_app(own_broker.url, task, QuickProbe)  # type: ignore[arg-type]
-    app.conf.broker_transport_options = options
-    worker = Worker(
-        app=app,
-        hostname="probed@here",
-        pool_cls="threads",
-        concurrency=2,
-        queues=[QUEUE],
-        consumer_cls=Consumer,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-    )
-    monkeypatch.setattr(state, "should_stop", None)
-    thread = Thread(target=worker.start)
-    thread.start()
-    yield worker
-    state.should_stop = 0
-    task.gate.release(100)
-    thread.join(30)
-    assert not thread.is_alive()
+def worker(consuming: Callable[..., Any]) -> Any:
+    """A worker of two slots, and of more images than any test here sends."""
+    return consuming(QuickProbe, prefetch_of(Target(100)), concurrency=2)
 
 
 def send(broker: Any, *numbers: int) -> None:
     queue = Queue(broker.url, "here")
-    queue.send(QUEUE, [Departure(number, 1, []) for number in numbers], pytest.fail)
+    queue.send("gated", [Departure(number, 1, []) for number in numbers], pytest.fail)
     queue.close()
 
 
-def killed_and_back(broker: Any, task: Gated, wait_for: Callable[..., Any]) -> None:
+def killed_and_back(broker: Any, task: Any, wait_for: Callable[..., Any]) -> None:
     os.kill(broker.pid, signal.SIGKILL)
     task.gate.release(2)
     wait_for(lambda: len(task.ended) == 2)
     wait_for(broker.server.ensure)
 
 
-def stopped_and_back(broker: Any, task: Gated, wait_for: Callable[..., Any]) -> None:
+def stopped_and_back(broker: Any, task: Any, wait_for: Callable[..., Any]) -> None:
     pid, restarted = broker.pid, Event()
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -100,7 +54,7 @@ def stopped_and_back(broker: Any, task: Gated, wait_for: Callable[..., Any]) -> 
 
 @pytest.mark.parametrize("outage", [killed_and_back, stopped_and_back])
 def test_worker_consumes_again_after_tasks_ended_while_redis_was_away(
-    own_broker: Any, worker: Worker, task: Gated, wait_for: Callable[..., Any], outage: Callable[..., None]
+    own_broker: Any, worker: Any, task: Any, wait_for: Callable[..., Any], outage: Callable[..., None]
 ) -> None:
     send(own_broker, 1, 2)
     wait_for(lambda: len(task.begun) == 2)
@@ -111,7 +65,7 @@ def test_worker_consumes_again_after_tasks_ended_while_redis_was_away(
 
 
 def test_message_that_no_task_owns_restarts_the_consumer(
-    own_broker: Any, worker: Worker, task: Gated, wait_for: Callable[..., Any]
+    own_broker: Any, worker: Any, task: Any, wait_for: Callable[..., Any]
 ) -> None:
     """As an acknowledgement that was lost leaves it: with two of them, no further message would be asked for."""
     wait_for(lambda: worker.consumer.task_consumer)
@@ -124,7 +78,7 @@ def test_message_that_no_task_owns_restarts_the_consumer(
 
 
 def test_worker_whose_tasks_run_long_is_left_alone(
-    own_broker: Any, worker: Worker, task: Gated, wait_for: Callable[..., Any]
+    own_broker: Any, worker: Any, task: Any, wait_for: Callable[..., Any]
 ) -> None:
     send(own_broker, 1, 2)
     wait_for(lambda: len(task.begun) == 2)

@@ -166,7 +166,7 @@ def test_stop_in_mid_chunk_puts_it_back_without_blame(bench: Bench, monkeypatch:
         return load(self, uri) if uri.endswith("1") else Future()
 
     monkeypatch.setattr(Loader, "load", stopping)
-    monkeypatch.setattr("worker.annotator.LOOK_S", 0.01)
+    monkeypatch.setattr("worker.flow.LOOK_S", 0.01)
     bench.task(**bench.message("1", "2"))
     assert bench.chunks == [("pending", 0)]
 
@@ -312,6 +312,7 @@ def test_worker_drains_at_a_signal_and_leaves_nothing_leased(
     worker.popen.send_signal(number)
     assert worker.popen.wait(15) == 0
     assert "Warm shutdown" not in worker.log.read_text()
+    assert "busy_share" in worker.log.read_text()
     with database.read() as connection:
         rows = connection.execute(text("SELECT state, crashes, lease_until FROM chunks")).all()
     assert {row.state for row in rows} <= {"done", "pending", "queued"}

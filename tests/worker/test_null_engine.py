@@ -1,0 +1,26 @@
+"""The engine without a model: what it says is what a real one could have said."""
+
+import numpy as np
+import pytest
+
+from schemas.grounding import parse
+from worker.generation import Request
+from worker.null_engine import NullEngine
+
+PIXELS = np.zeros((224, 224, 3), np.uint8)
+
+
+def test_null_engine_answers_at_once_with_a_grounded_snowman() -> None:
+    with NullEngine() as engine:
+        generation = engine.submit(Request(PIXELS, "anything", 64)).result(0)
+        assert (engine.figures.generations, engine.figures.images, engine.figures.waiting) == (1, 1, 0)
+        words = engine.vocabulary
+    cells = [token - words.first_patch for token in generation.token_ids if token >= words.first_patch]
+    assert cells == [44, 863]
+    assert generation.token_ids[-1] == words.eos
+    assert len(generation.logprobs) == len(generation.token_ids)
+    assert generation.finish_reason == "stop"
+    [entity] = parse(generation.raw_text).entities
+    assert (entity.phrase, entity.start, entity.end) == ("a snowman", 12, 21)
+    [box] = entity.boxes
+    assert (box.x1, box.y1, box.x2, box.y2) == pytest.approx((0.390625, 0.046875, 0.984375, 0.828125))

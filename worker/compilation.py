@@ -1,0 +1,31 @@
+"""torch.compile, for the one batch size that matters and without its risks."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def compiled_for(size: int, function: Callable[..., T]) -> Callable[..., T]:
+    """The function, compiled for batches (its first argument) of exactly that size; others go the eager way.
+
+    So does everything once compiling has failed, for want of a compiler or whatever else: it is slower, and right.
+    """
+    fast: Callable[..., T] | None = torch.compile(function, dynamic=False)
+
+    def call(batch: Tensor, *rest: Tensor) -> T:
+        nonlocal fast
+        if fast is not None and len(batch) == size:
+            try:
+                return fast(batch, *rest)
+            except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+                log.warning("torch.compile failed, on without it: %s", next(iter(str(error).splitlines()), ""))
+                fast = None
+        return function(batch, *rest)
+
+    return call

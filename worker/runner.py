@@ -1,0 +1,231 @@
+"""What the engine has on the device: the slots' tokens beside their KV, prefilled and stepped in place."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from worker.attention import DecodeAttention, sdpa_decode_attention
+from worker.compilation import compiled_for
+from worker.decoder import PREFIX, Decoder
+from worker.decoding import Rows, Rules, choose
+from worker.generation import Pixels
+from worker.model import Kosmos
+from worker.scheduler import Plan, Row
+from worker.uploads import Uploads
+
+T = TypeVar("T")
+
+IMAGES_AT_ONCE = {"cuda": 64, "cpu": 8}
+"""In a prefill: as many fill a GPU, and on a CPU their activations still fit into its caches."""
+PROMPT_TOKENS_AT_ONCE = 4096
+CONTEXT_STEP = 32
+"""Contexts are rounded up to a multiple of this, so that kernels meet few different shapes."""
+
+
+class Ended(NamedTuple):
+    """A row that is done: what it generated."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+
+
+class Runner:
+    """`slots` rows side by side, each with its tokens, its limits, and its part of the KV cache.
+
+    Everything on the device is a handful of tensors of fixed shape that change in place, so that the steps between two
+    looks of the host can be one CUDA graph.
+    """
+
+    def __init__(
+        self, kosmos: Kosmos, *, sync_every: int, compiled: bool = False, attention: DecodeAttention | None = None
+    ) -> None:
+        self.kosmos, self.device, self.sync_every = kosmos, kosmos.device, sync_every
+        self.decoder = Decoder(kosmos, attention)
+        self.images_at_once = IMAGES_AT_ONCE[self.device.type]
+        self.uploads = Uploads(self.device, self.images_at_once)
+        self.steps = self.images = 0
+        self._graphs: dict[Rules, torch.cuda.CUDAGraph] = {}
+        self._encode, self._prefill_images = kosmos.encode, self.decoder.prefill_images
+        if compiled:
+            self._encode = compiled_for(self.images_at_once, self._encode)
+            self._prefill_images = compiled_for(self.images_at_once, self._prefill_images)
+        # one graph serves all lengths where attention reads each row's own, and there is a device to replay it
+        self._graphed = self.device.type == "cuda" and self.decoder.attention is not sdpa_decode_attention
+
+    def free(self) -> None:
+        """Gives the slots' memory back."""
+        self._graphs = {}
+        self.decoder.free()
+
+    @torch.inference_mode()
+    def allocate(self, slots: int, length: int) -> None:
+        """Empty slots of so many tokens. What was in others is gone."""
+        self.free()
+        self.slots, self.length = slots, length
+        self.decoder.allocate(slots, length)
+        self.ids = self._zeros(slots, length)  # prompt and generated tokens
+        self.logprobs = self._zeros(slots, length, dtype=torch.float32)
+        self.next = self._zeros(slots) + 1  # the place where the next token will stand
+        self.done = self._zeros(slots, dtype=torch.bool).logical_not_()
+        self.limits = self._zeros(slots, 5)  # see `limits_of`
+        self.all_slots = torch.arange(slots, device=self.device)
+        self._known: dict[int, int] = {}  # slot -> `next` of the rows that run, as the host knows it
+
+    @torch.inference_mode()
+    def prefill(self, plan: Plan) -> None:
+        """Carries out the plan: afterwards each row of it has its first token."""
+        for images in batches(plan.images, self.images_at_once):
+            self._start_images(*zip(*images, strict=True))
+        if plan.copies:
+            sources, targets = torch.tensor(plan.copies, device=self.device).T
+            self.decoder.copy_images(sources, targets)
+        by_length = sorted(plan.rows, key=lambda placed: len(placed[0].prompt_ids))
+        for rows in batches(by_length, PROMPT_TOKENS_AT_ONCE, lambda placed: len(placed[0].prompt_ids) - PREFIX):
+            self._start_rows(*zip(*rows, strict=True))
+
+    @torch.inference_mode()
+    def decode(self, rules: Rules) -> None:
+        """Up to `sync_every` tokens more for every row that is not done. Does not wait for the device."""
+        self.steps += self.sync_every
+        if self._graphed:
+            self._graph(rules).replay()
+            return
+        context = round_up(max(self._known.values()) + self.sync_every, CONTEXT_STEP)
+        rows = self.all_slots[: max(self._known) + 1]
+        for _ in range(self.sync_every):
+            self._step(rows, rules, min(context, self.length))
+
+    @torch.inference_mode()
+    def collect(self) -> dict[int, Ended]:
+        """The rows that are done, by slot; their slots are free. Waits for the device."""
+        slots = list(self._known)
+        if not slots:
+            return {}
+        state = torch.stack([self.next, self.done.long(), self.limits[:, 0]])[:, slots].tolist()
+        ended = [(slot, first, last) for slot, last, done, first in zip(slots, *state, strict=True) if done]
+        self._known = {slot: last for slot, last, done, _ in zip(slots, *state, strict=True) if not done}
+        if not ended:
+            return {}
+        places = [slot for slot, *_ in ended]
+        all_ids, all_logprobs = self.ids[places].tolist(), self.logprobs[places].tolist()
+        return {
+            slot: Ended(ids[first:last], logprobs[first:last])
+            for (slot, first, last), ids, logprobs in zip(ended, all_ids, all_logprobs, strict=True)
+        }
+
+    @torch.inference_mode()
+    def forget(self, slots: Sequence[int]) -> None:
+        """Ends the rows that run there, as if they had never been."""
+        self.done[list(slots)] = True
+        self.decoder.cache[:, :, list(slots)] = 0  # should there be a NaN: masked or not, it spreads
+        self._known = {slot: last for slot, last in self._known.items() if slot not in slots}
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.long) -> Tensor:
+        return torch.zeros(*shape, dtype=dtype, device=self.device)
+
+    def _start_images(self, images: Sequence[Pixels], slots: Sequence[int]) -> None:
+        """Each image's part of the KV in its slot."""
+        self.images += len(images)
+        embeddings = self._encode(self.uploads.take(images))
+        self._prefill_images(embeddings, torch.tensor(slots, device=self.device))
+
+    def _start_rows(self, rows: Sequence[Row], slots: Sequence[int]) -> None:
+        """The first token of each row, whose image is in its slot."""
+        prompts = [row.prompt_ids for row in rows]
+        longest = max(map(len, prompts))
+        at = torch.tensor(slots, device=self.device)
+        ids = self._padded([prompt[PREFIX:] for prompt in prompts], longest - PREFIX)
+        positions = self._padded([self._positions(prompt)[PREFIX:] for prompt in prompts], longest - PREFIX)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        logits = self.decoder.prefill_prompts(ids, positions, lengths - PREFIX - 1, at)
+        self.ids[at, :longest] = self._padded(prompts, longest)
+        self.limits[at] = torch.tensor([limits_of(row) for row in rows], device=self.device)
+        self.next[at] = lengths
+        self.done[at] = False
+        self._known |= {slot: len(prompt) for slot, prompt in zip(slots, prompts, strict=True)}
+        self._emit(logits, at, Rules.of(row.request for row in rows))
+
+    def _positions(self, prompt: list[int]) -> list[int]:
+        """Rows of the position table, as transformers counts them: a pad takes the zero row and is not counted."""
+        pad = self.kosmos.vocabulary.pad
+        counts = accumulate(token != pad for token in prompt)
+        return [pad if token == pad else pad + count for token, count in zip(prompt, counts, strict=True)]
+
+    def _padded(self, lists: Sequence[list[int]], length: int) -> Tensor:
+        """[n, length], padded on the right."""
+        pad = self.kosmos.vocabulary.pad
+        return torch.tensor([[*items, *[pad] * (length - len(items))] for items in lists], device=self.device)
+
+    def _step(self, rows: Tensor, rules: Rules, context: int) -> None:
+        """One more token for slots 0, 1, ... A row that is done computes its last one again, and nothing changes."""
+        count = len(rows)
+        place = self.next[:count] - 1
+        tokens = self.ids[:count].gather(1, place[:, None])[:, 0]
+        self._emit(self.decoder.step(tokens, place, context), rows, rules)
+
+    def _emit(self, logits: Tensor, slots: Tensor, rules: Rules) -> None:
+        """Chooses a token for each of `slots` [n] from logits [n, vocabulary]; nothing changes where a row is done."""
+        place, done = self.next[slots], self.done[slots]
+        _, end, min_end, size, constrained = self.limits[slots].unbind(1)
+        rows = Rows(self.ids[slots] if any(rules) else self.ids, place, end, min_end, size, constrained.bool())
+        tokens, logprobs = choose(logits.float(), rows, rules, self.kosmos.vocabulary)
+        at = slots, place.clamp(max=self.length - 1)  # a row that is done may have filled its slot
+        self.ids[at] = torch.where(done, self.ids[at], tokens)
+        self.logprobs[at] = torch.where(done, self.logprobs[at], logprobs)
+        self.next[slots] = place + ~done
+        over = (tokens == self.kosmos.vocabulary.eos) | (place + 1 >= end) | ~logprobs.isfinite()
+        self.done[slots] = done | over
+
+    def _graph(self, rules: Rules) -> torch.cuda.CUDAGraph:
+        """The steps between two looks of the host, recorded while no row is live: nothing of them shows."""
+        if graph := self._graphs.get(rules):
+            return graph
+        done = self.done.clone()
+        self.done.fill_(True)
+        here = torch.cuda.current_stream(self.device)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            self._step(self.all_slots, rules, self.length)  # compiles the kernels, which a graph must find ready
+        here.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            for _ in range(self.sync_every):
+                self._step(self.all_slots, rules, self.length)
+        self.done.copy_(done)
+        self._graphs[rules] = graph
+        return graph
+
+
+def batches(items: Sequence[T], most: int, size: Callable[[T], int] = lambda _: 1) -> Iterator[list[T]]:
+    """The items in turn, in lists that come to `most` at most, each counted as large as the last of its list.
+
+    An item that is larger than that alone has a list of its own.
+    """
+    batch: list[T] = []
+    for item in items:
+        if batch and (len(batch) + 1) * size(item) > most:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def round_up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def limits_of(row: Row) -> tuple[int, int, int, int, bool]:
+    """The columns of `Runner.limits`: prompt length, end, first place where it may end, n-gram size, constrained."""
+    request, first = row.request, len(row.prompt_ids)
+    return (
+        first,
+        first + request.max_new_tokens,
+        first + request.min_new_tokens,
+        request.no_repeat_ngram_size,
+        request.constrained,
+    )
