@@ -35,7 +35,7 @@ demo: .venv/demo
 	$(BIN)/kosmograph show examples/images/scan.tiff --save $(DEMO)/scan.png $(DB)
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -43,10 +43,10 @@ lint: .venv/dev
 	$(BIN)/mypy
 
 bench: .venv/dev
-	$(BIN)/python benchmarks/null_model.py
+	$(BIN)/python -m benchmarks.null_model
 
 bench-feeding: .venv/dev
-	$(BIN)/python benchmarks/feeding.py
+	$(BIN)/python -m benchmarks.feeding
 
 bench-engine: .venv/dev
 	$(BIN)/python -m benchmarks.engine

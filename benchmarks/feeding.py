@@ -1,7 +1,7 @@
 # ruff: noqa: T201
 """How well the engine is fed: `annotate` end to end against loader and engine alone, in one run, on the same pictures.
 
-    python benchmarks/feeding.py [--images 2000] [--model demo] [--repeat 1]
+    python -m benchmarks.feeding [--images 2000] [--model demo] [--repeat 1]
 
 Alone: the worker's own loader and engine in one process, with no queue and no ledger. End to end: `kosmograph
 annotate`, by the ledger's clock. Both are timed from the first tenth of the images to the last: no start-up counts.
@@ -20,8 +20,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from threading import Event, Lock, Semaphore
 
-from pictures import draw, scene
-
+from benchmarks.pictures import draw, scene
 from schemas.recipes import MAX_NEW_TOKENS, prompt_for
 from schemas.settings import load_settings
 from schemas.storage import StorageOptions
@@ -61,7 +60,7 @@ def main() -> None:
 
 def alone_in_a_process(images: Path, model: str) -> float:
     """Images/s of loader and engine, in a process of their own: nothing that was measured before is in their way."""
-    command = [sys.executable, __file__, "--alone", "--model", model, str(images)]
+    command = [sys.executable, "-m", "benchmarks.feeding", "--alone", "--model", model, str(images)]
     return float(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
 
 
@@ -75,11 +74,10 @@ def alone(images: Path, model: str) -> float:
     lock, done = Lock(), Event()
 
     def captioned(generation: "Future[object]") -> None:
-        generation.result()
         with lock:
             done_at.append(time.monotonic())
         in_hand.release()
-        if len(done_at) == len(uris):
+        if generation.exception() or len(done_at) == len(uris):
             done.set()
 
     def loaded(load: "Future[LoadedImage]") -> None:
@@ -92,7 +90,12 @@ def alone(images: Path, model: str) -> float:
             in_hand.acquire()
             loader.load(uri).add_done_callback(loaded)
         done.wait()
-    return rate_of([(moment, 1) for moment in done_at])
+    if len(done_at) < len(uris):
+        raise SystemExit("a picture could not be annotated")
+    # in blocks, as the ledger has them: a chunk counts when its last image is done
+    return rate_of(
+        [(moment, settings.chunk_size) for moment in done_at[settings.chunk_size - 1 :: settings.chunk_size]]
+    )
 
 
 def end_to_end(folder: Path, model: str) -> float:

@@ -1,7 +1,7 @@
 # ruff: noqa: T201
 """What everything but the model costs: `annotate --model null` over generated pictures, with the size of each process.
 
-    python benchmarks/null_model.py [--images 20000] [--db postgresql://…]
+    python -m benchmarks.null_model [--images 20000] [--db postgresql://…]
 
 Prints images/s, CPU time an image by process, and resident sizes in the first and in the last tenth of the run.
 """
@@ -18,7 +18,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import psutil
-from pictures import draw, thumbnail
+
+from benchmarks.pictures import draw, thumbnail
 
 LOOK_S = 0.5
 

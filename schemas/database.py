@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.exc import TimeoutError as NoConnectionFree  # all of the pool are taken, and stayed so
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from schemas.errors import SetupError, UsageError

@@ -5,6 +5,7 @@
     ├── SetupError                      something outside is missing or broken; the message says the remedy
     │   ├── SourceError                 a source of images cannot be listed
     │   └── EngineBroken                the model fails on every image: the worker's fault, never an image's
+    │       └── DeviceLost              the GPU is lost to this process; another process may have it
     ├── EngineClosed                    the engine ended before the request was done: it may be submitted elsewhere
     └── ImageFailure                    one image failed; the job goes on
         ├── PermanentFailure            recorded now
@@ -57,6 +58,10 @@ class SourceError(SetupError):
 
 class EngineBroken(SetupError):
     """The model fails on every image: the worker's fault, never an image's."""
+
+
+class DeviceLost(EngineBroken):
+    """The GPU is lost to this process, and to nobody else: another process may have it."""
 
 
 class EngineClosed(KosmographError):

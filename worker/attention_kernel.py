@@ -16,12 +16,12 @@ TILE = 64
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _attend(
-    qkv_ptr: Any,
-    cache_ptr: Any,
-    positions_ptr: Any,
-    out_ptr: Any,
-    scale: Any,
-    length: Any,
+    qkv_ptr: "Any",  # in quotes: Triton evaluates what it finds, and knows none of these names
+    cache_ptr: "Any",
+    positions_ptr: "Any",
+    out_ptr: "Any",
+    scale: "Any",
+    length: "Any",
     heads: tl.constexpr,
     head_dim: tl.constexpr,
     tile: tl.constexpr,

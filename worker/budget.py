@@ -48,6 +48,11 @@ class PixelBudget:
             self._free += count
             self._wake_oldest()
 
+    def _ask_no_more(self, share: "Share") -> None:
+        with self._lock:
+            self._set_waiting(share, False)
+            self._wake_oldest()
+
     def _close(self, share: "Share") -> None:
         with self._lock:
             self._free += share.held
@@ -74,6 +79,10 @@ class Share:
     def take(self, wanted: int) -> int:
         """For how many images of `wanted` there is room now. Where it is for fewer, `wake` will be called."""
         return self._budget._take(self, wanted)
+
+    def ask_no_more(self) -> None:
+        """Room that it was short of goes to others."""
+        self._budget._ask_no_more(self)
 
     def give_back(self, count: int = 1) -> None:
         self._budget._give_back(self, count)

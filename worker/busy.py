@@ -83,9 +83,9 @@ class Reporter:
             self._report("engine", self._last)
 
     def _report(self, event: str, before: Mark) -> None:
-        after = self._last = self._mark()
+        after = self._mark()
         if worked_s := after.elapsed_s - before.elapsed_s:
-            figures = after.figures
+            self._last, figures = after, after.figures
             log.info(
                 event,
                 images_per_s=round((figures.images - before.figures.images) / worked_s, 1),

@@ -11,16 +11,19 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def compiled_for(size: int, function: Callable[..., T]) -> Callable[..., T]:
+def compiled_for(size: int, function: Callable[..., T], *, after: int) -> Callable[..., T]:
     """The function, compiled for batches (its first argument) of exactly that size; others go the eager way.
 
-    So does everything once compiling has failed, for want of a compiler or whatever else: it is slower, and right.
+    So do as many as `after` of that size before: compiling takes minutes, which short work never makes good. And so
+    does everything once compiling has failed, for want of a compiler or whatever else: it is slower, and right.
     """
     fast: Callable[..., T] | None = torch.compile(function, dynamic=False)
+    seen = 0
 
     def call(batch: Tensor, *rest: Tensor) -> T:
-        nonlocal fast
-        if fast is not None and len(batch) == size:
+        nonlocal fast, seen
+        seen += len(batch) == size
+        if fast is not None and len(batch) == size and seen > after:
             try:
                 return fast(batch, *rest)
             except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:

@@ -50,24 +50,32 @@ class Decoder:
         shape = (len(self._qkv), 2, slots, self.heads, length, self.head_dim)
         self.cache = torch.zeros(shape, dtype=self.dtype, device=self.device)
 
-    def prefill_images(self, images: Tensor, slots: Tensor) -> None:
-        """Writes the cache's places [0, PREFIX) of `slots` [n] from `images` [n, 64, width]."""
+    def prefill_images(self, images: Tensor) -> list[Tensor]:
+        """Keys and values of `images` [n, 64, width], for each layer [2, n, heads, PREFIX, head_dim].
+
+        It writes nothing: compiled, it would copy the whole cache to write to a part of it.
+        """
         first = self._text.embed_tokens(self._first_ids).expand(len(images), -1, -1)
         x = self._embed(torch.cat([first, images], 1), torch.arange(PREFIX, device=images.device) + self.pad + 1)
 
+        found: list[Tensor] = []
+
         def attend(layer: int, qkv: Tensor) -> Tensor:
             query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [n, heads, PREFIX, head_dim]
-            self.cache[layer, 0, slots, :, :PREFIX] = key
-            self.cache[layer, 1, slots, :, :PREFIX] = value
+            found.append(torch.stack([key, value]))
             return merge_heads(scaled_dot_product_attention(query, key, value, is_causal=True))
 
         last = len(self._qkv) - 1
         for layer in range(last):
             x = self._block(layer, x, attend)
         # of the last layer only keys and values are ever read
-        _, key, value = self._project(last, x).permute(2, 0, 3, 1, 4)
-        self.cache[last, 0, slots, :, :PREFIX] = key
-        self.cache[last, 1, slots, :, :PREFIX] = value
+        found.append(self._project(last, x)[:, :, 1:].permute(2, 0, 3, 1, 4))
+        return found
+
+    def store_images(self, found: list[Tensor], slots: Tensor) -> None:
+        """Writes the keys and values of images to the cache's places [0, PREFIX) of `slots` [n]."""
+        for layer, keys_and_values in zip(self.cache, found, strict=True):
+            layer[:, slots, :, :PREFIX] = keys_and_values
 
     def copy_images(self, sources: Tensor, targets: Tensor) -> None:
         """Copies the cache's places [0, PREFIX) of the slots `sources` [n] to `targets` [n]."""
@@ -99,7 +107,7 @@ class Decoder:
     def step(self, tokens: Tensor, positions: Tensor, context: int) -> Tensor:
         """Logits [rows, vocabulary] behind `tokens` [rows], which stand at `positions` [rows] of slots 0, 1, ...
 
-        `context` bounds the positions: all are below it.
+        `context` bounds the positions of those that are not done: all of these are below it.
         """
         # transformers gives a generated pad the zero row of its table, and does not shift those after it
         places = torch.where(tokens == self.pad, self.pad, positions + self.pad + 1)

@@ -10,12 +10,14 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from itertools import islice
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
 
-from schemas.errors import Code, EngineBroken, EngineClosed, PermanentFailure
+from schemas.errors import Code, DeviceLost, EngineBroken, EngineClosed, PermanentFailure
+from worker.decoding import Rules
+from worker.faults import Fault, describe
 from worker.generation import Figures, Generation, Request
 from worker.memory import slots_that_fit
 from worker.model import Kosmos
@@ -27,7 +29,7 @@ GRACE_S = 5.0
 SLOT_TOKENS = 192
 """Room for a brief caption, a phrase, a question. A longer row makes all slots longer, in steps of `LENGTH_STEP`."""
 LENGTH_STEP = 64
-REFILL = 1 / 8
+REFILL = {"cuda": 1 / 8, "cpu": 1 / 4}
 """The share of the slots that must be free to be worth a prefill, while enough rows wait for them."""
 SYNC_EVERY = {"cuda": 8, "cpu": 4}
 """Decode steps between two looks at who has ended: a look costs a GPU its head start, a late one costs idle slots."""
@@ -46,20 +48,21 @@ class Engine:
         slots: int = 0,
         *,
         sync_every: int = 0,
-        refill: float = REFILL,
-        compiled: bool = False,
+        refill: float = 0.0,
+        compile_after: int | None = None,
     ) -> None:
-        """`slots` rows at once, or with 0 as many as there is memory for; with 0 a `sync_every` that suits the device.
+        """`slots` rows at once, or with 0 as many as there is memory for; 0 in the next two is what suits the device.
 
-        `compiled` takes a minute or two at the first full batch of images, for more speed at all that follow. Raises
-        EngineBroken where there is no memory for a single slot.
+        After so many full batches of images as `compile_after` says, the way from images to KV is compiled: a minute or
+        two of waiting, for more speed from then on. Raises EngineBroken where there is no memory for a single slot.
         """
+        use(model.device)
         self.model, self.vocabulary = model, model.vocabulary
-        self._most_slots, self._refill = slots, refill
-        self._runner = Runner(model, sync_every=sync_every or SYNC_EVERY[model.device.type], compiled=compiled)
+        self._most_slots, self._refill = slots, refill or REFILL[model.device.type]
+        sync_every = sync_every or SYNC_EVERY[model.device.type]
+        self._runner = Runner(model, sync_every=sync_every, compile_after=compile_after)
         self._scheduler = Scheduler()
         self._ended: deque[tuple[Row, Ended]] = deque()
-        self._accused: Row | None = None
         self._generations = self._tokens = 0
         self._busy_s = 0.0
         self._changed = threading.Condition()
@@ -117,7 +120,7 @@ class Engine:
             raise PermanentFailure(Code.INTERNAL, f"pixels are {found}, not uint8 {SHAPE}")
         try:
             row = Row(request, self.model.prompt_ids(request.prompt))
-        except (TypeError, ValueError) as error:  # a lone surrogate, for one
+        except (RuntimeError, TypeError, ValueError) as error:  # a lone surrogate, for one
             raise PermanentFailure(Code.MODEL_ERROR, f"the prompt cannot be read: {error}") from None
         if row.length > self.model.max_positions:
             wanted = f"{len(row.prompt_ids)} tokens of prompt and {request.max_new_tokens} new ones"
@@ -129,6 +132,7 @@ class Engine:
 
     def _run(self) -> None:
         """The life of the thread. Whatever ends it, nobody is left waiting."""
+        use(self.model.device)
         end: EngineBroken | EngineClosed = EngineClosed()
         try:
             while self._has_work():
@@ -140,11 +144,13 @@ class Engine:
         except EngineBroken as broken:
             end = broken
         except BaseException as error:
-            end = EngineBroken(f"the engine's thread died: {_describe(error)}")
+            fault = Fault.of(error)
+            end = EngineBroken(f"the engine's thread died: {fault.words}")
+            end = self._broken_by(fault) if fault.is_of_the_device else end
             end.__cause__ = error
         self._hand_out()
         self._finish_with(end)
-        for row in (*self._scheduler.running.values(), *filter(None, [self._accused])):
+        for row in self._scheduler.running.values():
             row.future.set_exception(end)
 
     def _has_work(self) -> bool:
@@ -157,10 +163,9 @@ class Engine:
 
     def _turn(self) -> None:
         """A prefill where slots are free for those who wait, some decode steps, and a look at who has ended."""
+        if longer := self._scheduler.too_long:
+            self._lengthen(longer)
         with self._changed:
-            longer = self._scheduler.too_long
-            if longer:
-                self._allocate(round_up(longer, LENGTH_STEP))
             plan = self._scheduler.schedule()
             rules, running = self._scheduler.rules(), list(self._scheduler.running)
             next_images = [row.request.pixels for row in islice(self._scheduler.waiting, self._runner.images_at_once)]
@@ -190,8 +195,6 @@ class Engine:
             if sound:
                 self._ended.append((row, answer))
             else:
-                self._accused = row
-                self._runner.forget([slot])
                 self._blame(row, f"the model computed no numbers (NaN) in {self.model.dtype}", slot)
 
     def _hand_out(self) -> None:
@@ -201,7 +204,7 @@ class Engine:
             try:
                 text = self.model.raw_text(row.prompt_ids, answer.token_ids)
             except Exception as error:
-                why = f"its tokens cannot be read: {_describe(error)}"
+                why = f"its tokens cannot be read: {describe(error)}"
                 row.future.set_exception(PermanentFailure(Code.MODEL_ERROR, why))
                 continue
             self._generations += 1
@@ -212,39 +215,51 @@ class Engine:
 
     # ---- what goes wrong
 
-    def _recover(self, fault: "Fault", tried: list[int]) -> None:
+    def _recover(self, fault: Fault, tried: list[int]) -> None:
         """Goes on after the model failed on the rows of these slots. Raises EngineBroken where it cannot."""
         if fault.is_of_the_device:
-            raise EngineBroken(f"{self.model.device} is lost to this process: {fault.words}")
+            raise self._broken_by(fault)
         if fault.is_out_of_memory:
-            self._shrink()
+            self._most_slots = self._fewer(self._scheduler.slots)
+            self._allocate(self._scheduler.length)  # what ran begins anew
             return
         self._runner.forget(tried)
         with self._changed:
             if len(tried) > 1:
                 self._scheduler.isolate(tried)
                 return
-            self._accused = row = self._scheduler.finish(tried[0], sound=False)
+            row = self._scheduler.finish(tried[0], sound=False)
         self._blame(row, fault.words, tried[0])
 
     def _blame(self, row: Row, reason: str, slot: int) -> None:
-        """The accused row failed for that reason, if the model still works on a plain image.
-
-        Raises EngineBroken if not.
-        """
-        grey = Row(Request(np.full(SHAPE, 128, np.uint8), "", max_new_tokens=1), self.model.prompt_ids(""))
+        """The row failed for that reason, if the model still works on a plain image. Raises EngineBroken if not."""
+        broken: EngineBroken | None = EngineBroken("the engine's thread died")
         try:
-            self._runner.prefill(Plan(images=[(grey.request.pixels, slot)], rows=[(grey, slot)]))
-            answer = self._runner.collect()[slot]
+            self._runner.forget([slot])
+            works = self._works(slot)
         except Exception as error:
-            broken = EngineBroken(f"the model fails on every image on {self.model.device}: {_describe(error)}")
+            broken = self._broken_by(Fault.of(error))
         else:
-            if all(map(math.isfinite, answer.logprobs)):
-                row.future.set_exception(PermanentFailure(Code.MODEL_ERROR, reason))
-                self._accused = None
-                return
-            broken = EngineBroken(f"the model gives NaN for every image in {self.model.dtype}: try another --dtype")
-        raise broken
+            nan = f"the model gives NaN for every image in {self.model.dtype}: try another --dtype"
+            broken = None if works else EngineBroken(nan)
+        finally:  # whatever happened, nobody else has this row
+            row.future.set_exception(broken or PermanentFailure(Code.MODEL_ERROR, reason))
+        if broken:
+            raise broken
+
+    def _works(self, slot: int) -> bool:
+        """Whether a plain image gives numbers; while nothing else runs, in a decode step as well."""
+        grey = Request(np.full(SHAPE, 128, np.uint8), "", max_new_tokens=1 if self._scheduler.running else 2)
+        row = Row(grey, self.model.prompt_ids(""))
+        self._runner.prefill(Plan(images=[(grey.pixels, slot)], rows=[(row, slot)]))
+        if not self._scheduler.running:
+            self._runner.decode(Rules())
+        return all(map(math.isfinite, self._runner.collect()[slot].logprobs))
+
+    def _broken_by(self, fault: Fault) -> EngineBroken:
+        if fault.is_of_the_device:
+            return DeviceLost(f"{self.model.device} is lost to this process: {fault.words}")
+        return EngineBroken(f"the model fails on every image on {self.model.device}: {fault.words}")
 
     def _allocate(self, length: int) -> None:
         """Slots of that length, as many as are wished and there is room for. Raises EngineBroken without any."""
@@ -262,10 +277,18 @@ class Engine:
         with self._changed:
             self._scheduler.resize(slots, length, int(slots * self._refill))
 
-    def _shrink(self) -> None:
-        """Half the slots; what ran begins anew."""
-        self._most_slots = self._fewer(self._scheduler.slots)
-        self._allocate(self._scheduler.length)
+    def _lengthen(self, length: int) -> None:
+        """Slots for the row that is next, or its failure where there is no memory for a single one of them."""
+        before = self._scheduler.length
+        try:
+            self._allocate(min(round_up(length, LENGTH_STEP), self.model.max_positions))
+        except EngineBroken:
+            self._allocate(before)
+            with self._changed:
+                row = self._scheduler.refuse()
+            if row.begin():
+                why = f"there is no memory for a row of {length} tokens on {self.model.device}"
+                row.future.set_exception(PermanentFailure(Code.MODEL_ERROR, why))
 
     def _fewer(self, slots: int) -> int:
         if slots == 1:
@@ -283,23 +306,10 @@ class Engine:
                 row.future.set_exception(end)
 
 
-class Fault(NamedTuple):
-    """What an error of the model was, without the error."""
-
-    words: str
-    is_out_of_memory: bool
-    is_of_the_device: bool
-
-    @classmethod
-    def of(cls, error: Exception) -> Self:
-        memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        device = isinstance(error, torch.AcceleratorError) and not memory
-        return cls(_describe(error), memory, device)
-
-
-def _describe(error: BaseException) -> str:
-    """An error in one line, with its kind."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+def use(device: torch.device) -> None:
+    """Makes it this thread's: Triton and CUDA graphs go by the thread's device, not by the tensors'."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _failed(reason: Exception) -> Future[Generation]:

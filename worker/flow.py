@@ -122,7 +122,7 @@ class Flow:
         return (
             0 < loaded >= min(GROUP_IMAGES, len(self._loading))
             or 0 < generated >= len(self._generating)
-            or (loaded + generated > 0 and self._share.is_short)
+            or (generated > 0 and self._share.is_short)
         )
 
     def _wait(self) -> None:
@@ -175,12 +175,16 @@ class Flow:
 
     def _take_generated(self) -> None:
         for work in popped(self._generated):
-            result = self._result_of(self._generating.pop(work))
-            if result is not None:
-                self.results[work] = result
-            self._prompts_left[work[0]] -= 1
-            if not self._prompts_left[work[0]]:
-                self._share.give_back()
+            self._take(work)
+
+    def _take(self, work: Work) -> None:
+        """The result of a generation that is done, or has been given up."""
+        result = self._result_of(self._generating.pop(work))
+        if result is not None:
+            self.results[work] = result
+        self._prompts_left[work[0]] -= 1
+        if not self._prompts_left[work[0]]:
+            self._share.give_back()
 
     def _result_of(self, future: "Future[Generation]") -> Result | None:
         """None for what was given up before it was done."""
@@ -193,9 +197,12 @@ class Flow:
 
     def _drain(self) -> None:
         """Give up what has not begun, and wait so long for what the model has."""
+        self._share.ask_no_more()
         self._take_loaded()
-        wait([future for future in list(self._generating.values()) if not future.cancel()], timeout=DRAIN_S)
-        self._take_generated()
+        wait([future for future in self._generating.values() if not future.cancel()], timeout=DRAIN_S)
+        # by the futures and not by the word they leave: `wait` ends before the last of them has left it
+        for work in [work for work, future in self._generating.items() if future.done()]:
+            self._take(work)
 
     def _cancel(self) -> None:
         """Nobody computes what nobody waits for."""

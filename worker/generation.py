@@ -6,9 +6,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import EngineBroken as EngineBroken
-from schemas.errors import EngineClosed as EngineClosed
-
 IMAGE_SIZE = 224
 
 Pixels = NDArray[np.uint8]
@@ -71,7 +68,7 @@ class Figures:
     steps: int
     """Decode steps, each of all slots."""
     busy_s: float
-    """Time in which the model was at work."""
+    """Time in which it had something in hand: the device at work, and what the engine does around it."""
     waiting: int
     running: int
     slots: int

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from torch.nn.functional import normalize
 from transformers import GenerationConfig, Kosmos2ForConditionalGeneration, Kosmos2Processor
 from transformers.utils import logging
 
@@ -60,13 +59,6 @@ class Kosmos:
         ids[IMAGE_START : IMAGE_START + IMAGE_TOKENS] = range(self._first_image_id, self._first_image_id + IMAGE_TOKENS)
         return tuple(ids)
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[n, 64, width], what the text half reads of images uint8 [n, 224, 224, 3] on the device."""
-        vision = self.model.vision_model
-        patches = vision.model.post_layernorm(vision(pixel_values=self.normalise(pixels))[0])  # [n, 257, vision width]
-        embeddings: torch.Tensor = self.model.image_to_text_projection(normalize(patches, dim=-1))[0]
-        return embeddings
-
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [n, 224, 224, 3] as [n, 3, 224, 224] in the model's dtype.
 
@@ -91,6 +83,8 @@ def pick_device(device: str) -> str:
         wanted = torch.device(device)
     except RuntimeError:
         raise SetupError(f"unknown device {device!r}: give auto, cpu, cuda or cuda:N") from None
+    if wanted.type not in ("cuda", "cpu"):
+        raise SetupError(f"no support for device {device!r}: give auto, cpu, cuda or cuda:N")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise SetupError(f"no device {device!r} here (CUDA devices: {torch.cuda.device_count()}): give auto or cpu")
     return device
@@ -179,6 +173,7 @@ def _check(kosmos: Kosmos, processor: Any, name: str, dtype: str) -> None:
         (size == {"height": IMAGE_SIZE, "width": IMAGE_SIZE}, f"its processor makes images of {size}, not 224×224"),
         (images.do_rescale and images.do_normalize, "its processor does not rescale and normalise"),
         (config.vision_config.image_size == IMAGE_SIZE, f"it sees {config.vision_config.image_size} pixels, not 224"),
+        (config.vision_config.hidden_act == "quick_gelu", f"its vision tower has {config.vision_config.hidden_act}"),
         (config.latent_query_num == IMAGE_TOKENS, f"it has {config.latent_query_num} latents, not {IMAGE_TOKENS}"),
         (
             patch_ids == list(range(kosmos.vocabulary.first_patch, kosmos.vocabulary.first_patch + PATCHES)),

@@ -33,7 +33,7 @@ class Target:
 
     @property
     def most_chunks(self) -> int:
-        return max(LEAST_CHUNKS, min(self.images, MOST_CHUNKS))
+        return min(self.images, MOST_CHUNKS)
 
     def wants_more(self, chunks: int, images: int) -> bool:
         """Whether another chunk is to be taken by who has these in hand, in work or on their way into it."""

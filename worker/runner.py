@@ -11,15 +11,17 @@ from worker.attention import DecodeAttention, sdpa_decode_attention
 from worker.compilation import compiled_for
 from worker.decoder import PREFIX, Decoder
 from worker.decoding import Rows, Rules, choose
-from worker.generation import Pixels
+from worker.encoder import Encoder
 from worker.model import Kosmos
 from worker.scheduler import Plan, Row
 from worker.uploads import Uploads
 
 T = TypeVar("T")
 
-IMAGES_AT_ONCE = {"cuda": 64, "cpu": 8}
-"""In a prefill: as many fill a GPU, and on a CPU their activations still fit into its caches."""
+IMAGES_AT_ONCE = {"cuda": 64, "cpu": 16}
+"""In a prefill: as many fill a GPU. On a CPU fewer, where the model is large."""
+CPU_ACTIVATION_BYTES = 9 * 2**20
+"""Of a batch of images: more leave the caches, and beyond 32 MiB the C library asks the kernel for each anew."""
 PROMPT_TOKENS_AT_ONCE = 4096
 CONTEXT_STEP = 32
 """Contexts are rounded up to a multiple of this, so that kernels meet few different shapes."""
@@ -32,6 +34,19 @@ class Ended(NamedTuple):
     logprobs: list[float]
 
 
+class Prompts(NamedTuple):
+    """Rows that begin, on the device."""
+
+    slots: Tensor
+    """[n]"""
+    ids: Tensor
+    """[n, tokens of the longest], padded on the right; so are the positions."""
+    positions: Tensor
+    limits: Tensor
+    """[n, 5]: see `limits_of`. The first column is the prompts' length."""
+    rules: Rules
+
+
 class Runner:
     """`slots` rows side by side, each with its tokens, its limits, and its part of the KV cache.
 
@@ -40,25 +55,36 @@ class Runner:
     """
 
     def __init__(
-        self, kosmos: Kosmos, *, sync_every: int, compiled: bool = False, attention: DecodeAttention | None = None
+        self,
+        kosmos: Kosmos,
+        *,
+        sync_every: int,
+        compile_after: int | None = None,
+        attention: DecodeAttention | None = None,
     ) -> None:
         self.kosmos, self.device, self.sync_every = kosmos, kosmos.device, sync_every
         self.decoder = Decoder(kosmos, attention)
-        self.images_at_once = IMAGES_AT_ONCE[self.device.type]
+        # one graph serves all lengths where attention reads each row's own, and there is a device to replay it
+        self._graphed = self.device.type == "cuda" and self.decoder.attention is not sdpa_decode_attention
+        self.images_at_once = images_at_once(kosmos)
         self.uploads = Uploads(self.device, self.images_at_once)
         self.steps = self.images = 0
         self._graphs: dict[Rules, torch.cuda.CUDAGraph] = {}
-        self._encode, self._prefill_images = kosmos.encode, self.decoder.prefill_images
-        if compiled:
-            self._encode = compiled_for(self.images_at_once, self._encode)
-            self._prefill_images = compiled_for(self.images_at_once, self._prefill_images)
-        # one graph serves all lengths where attention reads each row's own, and there is a device to replay it
-        self._graphed = self.device.type == "cuda" and self.decoder.attention is not sdpa_decode_attention
+        self._encode, self._prefill_images = Encoder(kosmos).encode, self.decoder.prefill_images
+        if compile_after is not None:
+            self._encode = compiled_for(self.images_at_once, self._encode, after=compile_after)
+            self._prefill_images = compiled_for(self.images_at_once, self._prefill_images, after=compile_after)
 
     def free(self) -> None:
-        """Gives the slots' memory back."""
+        """Gives the slots' memory back, to the driver too: graphs take theirs from there."""
+        if self._graphed:
+            torch.cuda.synchronize(self.device)
+            self._side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
         self._graphs = {}
         self.decoder.free()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def allocate(self, slots: int, length: int) -> None:
@@ -77,14 +103,22 @@ class Runner:
     @torch.inference_mode()
     def prefill(self, plan: Plan) -> None:
         """Carries out the plan: afterwards each row of it has its first token."""
-        for images in batches(plan.images, self.images_at_once):
-            self._start_images(*zip(*images, strict=True))
-        if plan.copies:
-            sources, targets = torch.tensor(plan.copies, device=self.device).T
-            self.decoder.copy_images(sources, targets)
+        # what comes from the host comes first: each such copy would wait for all that the GPU has been given
         by_length = sorted(plan.rows, key=lambda placed: len(placed[0].prompt_ids))
-        for rows in batches(by_length, PROMPT_TOKENS_AT_ONCE, lambda placed: len(placed[0].prompt_ids) - PREFIX):
-            self._start_rows(*zip(*rows, strict=True))
+        groups = batches(by_length, PROMPT_TOKENS_AT_ONCE, lambda placed: len(placed[0].prompt_ids) - PREFIX)
+        prompts = [self._prompts(*zip(*group, strict=True)) for group in groups]
+        slots = self._tensor([slot for _, slot in plan.images])
+        copies = self._tensor(plan.copies)
+
+        self.images += len(plan.images)
+        for start in range(0, len(plan.images), self.images_at_once):
+            end = start + self.images_at_once
+            pixels = self.uploads.take([image for image, _ in plan.images[start:end]])
+            self.decoder.store_images(self._prefill_images(self._encode(pixels)), slots[start:end])
+        if plan.copies:
+            self.decoder.copy_images(*copies.T)
+        for group in prompts:
+            self._start(group)
 
     @torch.inference_mode()
     def decode(self, rules: Rules) -> None:
@@ -94,9 +128,9 @@ class Runner:
             self._graph(rules).replay()
             return
         context = round_up(max(self._known.values()) + self.sync_every, CONTEXT_STEP)
-        rows = self.all_slots[: max(self._known) + 1]
+        slots = self.all_slots[: max(self._known) + 1]
         for _ in range(self.sync_every):
-            self._step(rows, rules, min(context, self.length))
+            self._step(slots, rules, min(context, self.length))
 
     @torch.inference_mode()
     def collect(self) -> dict[int, Ended]:
@@ -126,27 +160,31 @@ class Runner:
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.long) -> Tensor:
         return torch.zeros(*shape, dtype=dtype, device=self.device)
 
-    def _start_images(self, images: Sequence[Pixels], slots: Sequence[int]) -> None:
-        """Each image's part of the KV in its slot."""
-        self.images += len(images)
-        embeddings = self._encode(self.uploads.take(images))
-        self._prefill_images(embeddings, torch.tensor(slots, device=self.device))
+    def _tensor(self, values: Sequence[object]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self.device)
 
-    def _start_rows(self, rows: Sequence[Row], slots: Sequence[int]) -> None:
+    def _prompts(self, rows: Sequence[Row], slots: Sequence[int]) -> "Prompts":
+        """What a prefill needs to know of these rows."""
+        ids = [row.prompt_ids for row in rows]
+        self._known |= {slot: len(prompt) for slot, prompt in zip(slots, ids, strict=True)}
+        return Prompts(
+            slots=self._tensor(slots),
+            ids=self._padded(ids),
+            positions=self._padded([self._positions(prompt) for prompt in ids]),
+            limits=self._tensor([limits_of(row) for row in rows]),
+            rules=Rules.of(row.request for row in rows),
+        )
+
+    def _start(self, prompts: "Prompts") -> None:
         """The first token of each row, whose image is in its slot."""
-        prompts = [row.prompt_ids for row in rows]
-        longest = max(map(len, prompts))
-        at = torch.tensor(slots, device=self.device)
-        ids = self._padded([prompt[PREFIX:] for prompt in prompts], longest - PREFIX)
-        positions = self._padded([self._positions(prompt)[PREFIX:] for prompt in prompts], longest - PREFIX)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        logits = self.decoder.prefill_prompts(ids, positions, lengths - PREFIX - 1, at)
-        self.ids[at, :longest] = self._padded(prompts, longest)
-        self.limits[at] = torch.tensor([limits_of(row) for row in rows], device=self.device)
-        self.next[at] = lengths
-        self.done[at] = False
-        self._known |= {slot: len(prompt) for slot, prompt in zip(slots, prompts, strict=True)}
-        self._emit(logits, at, Rules.of(row.request for row in rows))
+        slots, lengths = prompts.slots, prompts.limits[:, 0]
+        own_ids, own_positions = prompts.ids[:, PREFIX:], prompts.positions[:, PREFIX:]
+        logits = self.decoder.prefill_prompts(own_ids, own_positions, lengths - PREFIX - 1, slots)
+        self.ids[slots, : prompts.ids.shape[1]] = prompts.ids
+        self.limits[slots] = prompts.limits
+        self.next[slots] = lengths
+        self.done[slots] = False
+        self._emit(logits, slots, prompts.rules)
 
     def _positions(self, prompt: list[int]) -> list[int]:
         """Rows of the position table, as transformers counts them: a pad takes the zero row and is not counted."""
@@ -154,17 +192,17 @@ class Runner:
         counts = accumulate(token != pad for token in prompt)
         return [pad if token == pad else pad + count for token, count in zip(prompt, counts, strict=True)]
 
-    def _padded(self, lists: Sequence[list[int]], length: int) -> Tensor:
-        """[n, length], padded on the right."""
-        pad = self.kosmos.vocabulary.pad
-        return torch.tensor([[*items, *[pad] * (length - len(items))] for items in lists], device=self.device)
+    def _padded(self, lists: Sequence[list[int]]) -> Tensor:
+        """[n, tokens of the longest], padded on the right."""
+        pad, length = self.kosmos.vocabulary.pad, max(map(len, lists))
+        return self._tensor([[*items, *[pad] * (length - len(items))] for items in lists])
 
-    def _step(self, rows: Tensor, rules: Rules, context: int) -> None:
+    def _step(self, slots: Tensor, rules: Rules, context: int) -> None:
         """One more token for slots 0, 1, ... A row that is done computes its last one again, and nothing changes."""
-        count = len(rows)
+        count = len(slots)
         place = self.next[:count] - 1
         tokens = self.ids[:count].gather(1, place[:, None])[:, 0]
-        self._emit(self.decoder.step(tokens, place, context), rows, rules)
+        self._emit(self.decoder.step(tokens, place, context), slots, rules)
 
     def _emit(self, logits: Tensor, slots: Tensor, rules: Rules) -> None:
         """Chooses a token for each of `slots` [n] from logits [n, vocabulary]; nothing changes where a row is done."""
@@ -185,16 +223,15 @@ class Runner:
             return graph
         done = self.done.clone()
         self.done.fill_(True)
-        here = torch.cuda.current_stream(self.device)
-        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        self._side.wait_stream(here)
+        with torch.cuda.stream(self._side):
             self._step(self.all_slots, rules, self.length)  # compiles the kernels, which a graph must find ready
-        here.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            for _ in range(self.sync_every):
-                self._step(self.all_slots, rules, self.length)
+            # all graphs share memory: they never run at once, and nothing lives on between them
+            with torch.cuda.graph(graph, self._pool, self._side, capture_error_mode="thread_local"):
+                for _ in range(self.sync_every):
+                    self._step(self.all_slots, rules, self.length)
+        here.wait_stream(self._side)
         self.done.copy_(done)
         self._graphs[rules] = graph
         return graph
@@ -213,6 +250,16 @@ def batches(items: Sequence[T], most: int, size: Callable[[T], int] = lambda _: 
         batch.append(item)
     if batch:
         yield batch
+
+
+def images_at_once(kosmos: Kosmos) -> int:
+    """How many images are encoded in a batch."""
+    most, vision = IMAGES_AT_ONCE[kosmos.device.type], kosmos.model.config.vision_config
+    if kosmos.device.type == "cuda":
+        return most
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    image_bytes: int = patches * vision.intermediate_size * kosmos.dtype.itemsize
+    return max(1, min(most, CPU_ACTIVATION_BYTES // image_bytes))
 
 
 def round_up(count: int, step: int) -> int:

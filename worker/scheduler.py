@@ -126,6 +126,14 @@ class Scheduler:
         """The decoding options of all that runs."""
         return Rules.of(row.request for row in self.running.values())
 
+    def refuse(self) -> Row:
+        """The row that would be next, which is forgotten."""
+        row = self.waiting.popleft()
+        self._wanted[row.image] -= 1
+        if not self._wanted[row.image]:
+            self._want_no_more(row.image)
+        return row
+
     def drop_waiting(self) -> list[Row]:
         """The rows that do not run, which are forgotten."""
         rows = [*chain.from_iterable(self.suspects), *self.waiting]

@@ -13,6 +13,7 @@ import structlog
 
 from schemas.broker import broker_name
 from schemas.database import Database
+from schemas.errors import DeviceLost
 from schemas.logs import configure_logs
 from schemas.migrations import upgrade
 from schemas.recipes import queue_name
@@ -31,12 +32,17 @@ from worker.tasks import ChunkTask
 
 log = structlog.get_logger()
 
+TRY_AGAIN = 75
+"""The exit code of a worker that another may replace with better luck (EX_TEMPFAIL of sysexits.h)."""
+COMPILE_AFTER = 500
+"""Batches of images: who has had 32,000 will have as many again, and by then compiling pays."""
+
 
 def run_worker(settings: Settings, *, revision: str | None, dtype: str | None, name: str | None = None) -> None:
     """Work until SIGTERM or SIGINT, and come back when the chunks in work are committed or put back.
 
-    Raises SystemExit at once for a signal that comes before the work begins, and, when loader, model or database give
-    out, their error.
+    Raises SystemExit at once for a signal that comes before the work begins, and for a GPU that is lost; when loader,
+    model or database give out, their error.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, _leave)
@@ -52,17 +58,21 @@ def run_worker(settings: Settings, *, revision: str | None, dtype: str | None, n
 
     with closing(Database(settings.db)) as database:
         upgrade(database)
-        engine, runtime = load_engine(ref, settings, compiled=True)
+        engine, runtime = load_engine(ref, settings, compile_after=COMPILE_AFTER)
         limits, storage = Limits.from_settings(settings), StorageOptions.of(settings)
         processes = loader_processes(settings, gpu=runtime.startswith("cuda"))
         with engine, Loader(limits, processes, storage) as loader:
             annotator = Annotator(database, loader, engine, settings, runtime)
-            with closing(Leases(database, name, settings.lease_s)) as leases:
+            # leases are renewed though the chunks have taken every connection of their pool
+            with closing(Database(settings.db)) as apart, closing(Leases(apart, name, settings.lease_s)) as leases:
                 task = ChunkTask(name, database, annotator, leases, settings, broken)
                 queue = queue_name(ref.name, ref.revision, ref.dtype)
                 log.info("worker ready", model=ref.name, revision=ref.revision, queue=queue, runtime=runtime)
                 with closing(Reporter(engine, task.clock)):
                     consume(settings, task, queue, engine.figures.slots)
+    if faults and isinstance(faults[0], DeviceLost):
+        log.critical("worker ended", why=str(faults[0]))
+        raise SystemExit(TRY_AGAIN)
     if faults:
         raise faults[0]
     log.info("worker ended")
@@ -73,8 +83,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def load_engine(ref: ModelRef, settings: Settings, *, compiled: bool = False) -> tuple[Any, str]:
-    """The engine of a model, and what it runs on in words. `compiled` is for long work on a GPU."""
+def load_engine(ref: ModelRef, settings: Settings, *, compile_after: int | None = None) -> tuple[Any, str]:
+    """The engine of a model, and what it runs on in words. `compile_after` is for long work; a CPU never compiles."""
     ours = f"kosmograph={version('kosmograph')}"
     if ref.name == NULL:
         return NullEngine(), f"none {ours}"
@@ -88,5 +98,5 @@ def load_engine(ref: ModelRef, settings: Settings, *, compiled: bool = False) ->
     gpu = device.startswith("cuda")
     dtype = pick_dtype(ref.dtype, device)
     torch.set_num_threads(torch_threads(settings, gpu=gpu))
-    engine = Engine(load_model(ref, device, dtype), settings.slots, compiled=compiled and gpu)
+    engine = Engine(load_model(ref, device, dtype), settings.slots, compile_after=compile_after if gpu else None)
     return engine, f"{device} {dtype} torch={torch.__version__} transformers={transformers.__version__} {ours}"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from schemas.database import Database, patiently
 from schemas.errors import SetupError
@@ -24,6 +25,7 @@ from worker.leases import Held, Leases
 
 T = TypeVar("T")
 log = structlog.get_logger()
+DATABASE_IS_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 
 
 @dataclass
@@ -48,7 +50,7 @@ class ChunkTask:
             return
         try:
             self._take(chunk)
-        except DBAPIError as error:
+        except (DBAPIError, NoConnectionFree) as error:
             log.critical("the database gave out; the chunk is left to its lease", chunk=chunk.chunk_id)
             self.broken(error)
         except Exception:
@@ -77,7 +79,7 @@ class ChunkTask:
         except SetupError as error:  # the worker's fault and not the chunk's: nobody is blamed
             self.broken(error)
             release_chunk(self.database, claim)
-        except (OperationalError, InterfaceError):  # the database's fault, where other errors of it are the chunk's
+        except DATABASE_IS_AWAY:  # its own fault, where other errors of it are the chunk's
             raise
         except Exception:  # should it be the chunk's doing, the ledger takes it apart: it counts as a crash
             log.exception("chunk failed", chunk=claim.chunk_id)

@@ -29,30 +29,31 @@ class Uploads:
     def send_ahead(self, images: Sequence[Pixels]) -> None:
         """Starts the copy of the first few that will be taken next; they are kept until then."""
         if self._pinned:
-            wanted = {id(image): image for image in images[: self.batch]}
-            self._ahead = {key: sent for key, sent in self._ahead.items() if key in wanted}
-            new = [image for key, image in wanted.items() if key not in self._ahead]
-            self._ahead |= {id(image): (image, sent) for image, sent in zip(new, self._send(new), strict=True)}
+            wanted = images[: self.batch]
+            keys = set(map(id, wanted))
+            self._ahead = {key: sent for key, sent in self._ahead.items() if key in keys}
+            self._send(wanted)
 
     def take(self, images: Sequence[Pixels]) -> Tensor:
         """uint8 [n, 224, 224, 3] on the device, for at most `batch` images."""
         if not self._pinned:
             return torch.from_numpy(np.stack(images))
-        self.send_ahead(images)
+        self._send(images)
         torch.cuda.current_stream(self.device).wait_stream(self._stream)
         return torch.stack([self._ahead.pop(id(image))[1] for image in images])
 
-    def _send(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
-        """Each on the device, once the stream has come to it."""
-        if not images:
-            return ()
+    def _send(self, images: Sequence[Pixels]) -> None:
+        """Starts the copy of those that are not there yet."""
+        new = list({id(image): image for image in images if id(image) not in self._ahead}.values())
+        if not new:
+            return
         self._buffers.reverse()
         self._copied.reverse()
-        buffer, copied = self._buffers[0][: len(images)], self._copied[0]
+        buffer, copied = self._buffers[0][: len(new)], self._copied[0]
         copied.synchronize()  # what it held before has left
-        np.stack(images, out=buffer.numpy())
+        np.stack(new, out=buffer.numpy())
         with torch.cuda.stream(self._stream):
             sent = buffer.to(self.device, non_blocking=True)
             copied.record(self._stream)
         sent.record_stream(torch.cuda.current_stream(self.device))
-        return sent.unbind()
+        self._ahead |= {id(image): (image, it) for image, it in zip(new, sent, strict=True)}

@@ -13,6 +13,7 @@ from benchmarks.rivals import endless
 from worker.attention import DecodeAttention
 from worker.decoder import Decoder
 from worker.decoding import Rules
+from worker.encoder import Encoder
 from worker.model import Kosmos
 from worker.runner import Runner
 
@@ -46,8 +47,8 @@ def dense_rows(setting: Setting, kosmos: Kosmos, count: int, *, compiled: bool) 
     decoder.allocate(count, 96)
     pixels = torch.randint(0, 255, (count, 224, 224, 3), dtype=torch.uint8, device=setting.device)
     slots = torch.arange(count, device=setting.device)
-    encode: Callable[..., torch.Tensor] = kosmos.encode
-    prefill: Callable[..., None] = decoder.prefill_images
+    encode: Callable[..., torch.Tensor] = Encoder(kosmos).encode
+    prefill: Callable[..., list[torch.Tensor]] = decoder.prefill_images
     if compiled:
         encode, prefill = torch.compile(encode, dynamic=False), torch.compile(prefill, dynamic=False)
     with torch.inference_mode():
@@ -55,7 +56,11 @@ def dense_rows(setting: Setting, kosmos: Kosmos, count: int, *, compiled: bool) 
     rows = []
     for phase, work, flop in (
         ("vision", lambda: encode(pixels), costs.vision_flop(setting.sizes.shape)),
-        ("image prefill", lambda: prefill(images, slots), costs.image_prefill_flop(setting.sizes.shape)),
+        (
+            "image prefill",
+            lambda: decoder.store_images(prefill(images), slots),
+            costs.image_prefill_flop(setting.sizes.shape),
+        ),
     ):
         with torch.inference_mode():
             seconds = setting.seconds(work)

@@ -47,7 +47,7 @@ def engine_rows(setting: Setting, kosmos: Kosmos, images: list[Pixels], slots: i
     reset_peak(setting)
     count = setting.sizes.rounds * slots
     rows = []
-    with Engine(kosmos, slots, compiled=compiled) as engine:
+    with Engine(kosmos, slots, compile_after=0 if compiled else None) as engine:
         slots = engine.figures.slots
         by_engine(engine, images[:slots], BRIEF, limits(slots, 12))
         watch = Watch.of(engine, setting)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from schemas.database import Database
-from schemas.errors import Code, PermanentFailure, SetupError, TransientFailure
+from schemas.errors import Code, EngineBroken, EngineClosed, PermanentFailure, SetupError, TransientFailure
 from schemas.items import Item
 from schemas.ledger import dispatch, jobs, listing
 from schemas.ledger.settlement import complete
@@ -26,7 +26,7 @@ from schemas.settings import Settings
 from worker import annotator as module
 from worker import flow
 from worker.annotator import Annotator
-from worker.generation import EngineBroken, EngineClosed, Generation, Request, Vocabulary
+from worker.generation import Generation, Request, Vocabulary
 from worker.images import LoadedImage
 from worker.null_engine import SNOWMAN, VOCABULARY
 

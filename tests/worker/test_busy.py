@@ -73,8 +73,8 @@ def test_each_line_is_of_the_time_since_the_line_before(wait_for) -> None:
     with capture_logs() as logs, clock.running():
         reporter = Reporter(engine, clock, every_s=0.01)
         for images in (10, 40):
-            now.now += 10
             engine.figures = replace(NOTHING, images=images, busy_s=images / 10)
+            now.now += 10
             wait_for(lambda images=images: sum(line["images_per_s"] * line["worked_s"] for line in logs) == images)
         reporter.close()
     assert logs[-1]["images_per_s"] == 2.0

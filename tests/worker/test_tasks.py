@@ -18,9 +18,12 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
+from kosmograph.workers import GAVE_UP
 from producer.queue import Queue
 from schemas.database import Database
+from schemas.errors import EngineBroken
 from schemas.items import Item
 from schemas.ledger import dispatch, jobs, listing
 from schemas.ledger.dispatch import Departure
@@ -30,11 +33,11 @@ from schemas.results import Completion
 from schemas.settings import Settings
 from schemas.uris import file_uri
 from worker.annotator import Annotator
-from worker.generation import EngineBroken
 from worker.images import LoadedImage
 from worker.leases import Leases
 from worker.null_engine import NullEngine
 from worker.revision import resolve
+from worker.service import TRY_AGAIN
 from worker.tasks import ChunkTask
 
 NULL = resolve("null")
@@ -197,11 +200,17 @@ def test_broken_engine_stops_the_worker_and_blames_nobody(bench: Bench, monkeypa
     assert bench.faults == [error]
 
 
-def test_database_that_gives_out_stops_the_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = OperationalError("", {}, Exception("disk is full"))
+@pytest.mark.parametrize(
+    "error", [OperationalError("", {}, Exception("disk is full")), NoConnectionFree("QueuePool limit of size 5")]
+)
+def test_database_that_gives_out_stops_the_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """And is no fault of the chunk, which is left to its lease."""
     monkeypatch.setattr(bench.annotator, "annotate", raising(error))
     bench.task(**bench.message("1"))
     assert bench.faults == [error]
+    assert bench.chunks == [("running", 0)]
 
 
 def test_database_that_is_away_for_a_moment_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +245,23 @@ def test_chunk_that_was_taken_away_is_not_written(bench: Bench, monkeypatch: pyt
 
 
 # -- a whole process ---------------------------------------------------------------------------------------------------
+
+
+def test_worker_whose_gpu_is_lost_says_that_another_may_do_better(tmp_path: Path) -> None:
+    """A stand-in for the queue brings the fault: there is no GPU here to lose."""
+    code = """
+from schemas.errors import DeviceLost
+from schemas.settings import load_settings
+from worker import service
+service.consume = lambda settings, task, *_: task.broken(DeviceLost("cuda:0 is lost to this process"))
+service.os.kill = lambda *_: None
+settings = load_settings(db="sqlite:///k.db", broker="redis://localhost/0", model="null")
+service.run_worker(settings, revision=None, dtype=None)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == TRY_AGAIN
+    assert ended.returncode not in GAVE_UP
+    assert "cuda:0 is lost to this process" in ended.stderr
 
 
 class Process:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from worker.engine import Engine, EngineClosed
+from schemas.errors import EngineClosed
+from worker.engine import Engine
 from worker.generation import Generation
 
 TIMEOUT_S = 60

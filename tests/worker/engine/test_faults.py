@@ -151,6 +151,20 @@ def test_row_that_makes_every_decode_fail_fails_alone(rough: Any, while_running:
         check_all_but(rough, requests, [engine.submit(one) for one in requests], {3}, "no decoding with this one")
 
 
+def test_decode_that_fails_with_every_row_is_no_rows_fault(rough: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that does not compile, for one: prefill goes well, and no step ever does."""
+    monkeypatch.setattr(Runner, "decode", fails_always)
+    with Engine(rough.kosmos, 3) as engine:
+        futures = [engine.submit(rough.request(seed, min_new_tokens=4)) for seed in range(6)]
+        for future in futures:
+            with pytest.raises(EngineBroken, match="fails on every image on cpu: RuntimeError: no C compiler"):
+                future.result(TIMEOUT_S)
+
+
+def fails_always(runner: Runner, rules: Any) -> None:
+    raise RuntimeError("no C compiler")
+
+
 def test_decode_that_fails_once_costs_nobody_anything(rough: Any, while_running: Any) -> None:
     requests = [rough.request(seed, min_new_tokens=4) for seed in range(6)]
     errors = [RuntimeError("once")]

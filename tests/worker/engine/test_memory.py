@@ -1,16 +1,19 @@
 """Out of memory: fewer slots, and on. As many slots as there is memory for."""
 
 import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from schemas.errors import EngineBroken
+from schemas.errors import Code, EngineBroken, PermanentFailure
 from worker.decoder import Decoder
 from worker.engine import SLOT_TOKENS, Engine
-from worker.memory import CPU_SHARE, MOST_ON_CPU, MOST_ON_GPU, RESERVE_BYTES, slots_that_fit
-from worker.runner import Runner
+from worker.faults import Fault
+from worker.memory import CPU_SHARE, MOST_ON_CPU, MOST_ON_GPU, RESERVE_BYTES, memory_bytes, slots_that_fit
+from worker.runner import Runner, images_at_once
 from worker.scheduler import Plan
 
 TIMEOUT_S = 60
@@ -99,13 +102,15 @@ def test_without_memory_for_one_slot_there_is_no_engine(rough: Any, monkeypatch:
         Engine(rough.kosmos, 4)
 
 
-def test_without_memory_for_one_longer_slot_the_engine_ends(rough: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Decoder, "allocate", no_room_for(SLOT_TOKENS))
+def test_row_that_no_single_slot_has_memory_for_fails_alone(rough: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Decoder, "allocate", no_room_for(4 * SLOT_TOKENS // 3))
     requests = [rough.request(0), rough.request(1, LONG), rough.request(2)]
     with Engine(rough.kosmos, 1) as engine:
-        futures = [engine.submit(request) for request in requests]
-        rough.check(requests[:1], [futures[0].result(TIMEOUT_S)])
-        assert all(isinstance(future.exception(TIMEOUT_S), EngineBroken) for future in futures[1:])
+        first, long, last = [engine.submit(request) for request in requests]
+        with pytest.raises(PermanentFailure, match="no memory for a row of") as failure:
+            long.result(TIMEOUT_S)
+        assert failure.value.code is Code.MODEL_ERROR
+        rough.check([requests[0], requests[2]], [first.result(TIMEOUT_S), last.result(TIMEOUT_S)])
 
 
 def test_error_that_is_not_of_memory_is_no_reason_for_fewer_slots(rough: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +146,7 @@ def test_memory_is_measured_when_the_old_slots_are_gone(rough: Any, monkeypatch:
 
 
 def test_slots_on_a_cpu_take_their_share_of_its_memory() -> None:
-    room = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * CPU_SHARE)
+    room = int(memory_bytes() * CPU_SHARE)
     device = torch.device("cpu")
     assert slots_that_fit(1, device) == MOST_ON_CPU
     assert slots_that_fit(room // 5, device) == 5
@@ -154,3 +159,44 @@ def test_slots_on_a_gpu_leave_a_reserve(monkeypatch: pytest.MonkeyPatch) -> None
     for free, expected in ((140 * 2**30, MOST_ON_GPU), (RESERVE_BYTES + 100 * slot, 100), (RESERVE_BYTES, 1), (0, 1)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2 * free))
         assert slots_that_fit(slot, device) == expected
+
+
+def test_memory_is_that_of_the_container(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    physical = memory_bytes(limit)
+    assert physical == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit.write_text("max\n")
+    assert memory_bytes(limit) == physical
+    limit.write_text("1048576\n")
+    assert memory_bytes(limit) == 1048576
+
+
+def test_larger_models_encode_fewer_images_at_once(rough: Any) -> None:
+    vision = SimpleNamespace(image_size=224, patch_size=14, intermediate_size=512)
+    kosmos = SimpleNamespace(
+        device=torch.device("cpu"), dtype=torch.float32, model=SimpleNamespace(config=SimpleNamespace())
+    )
+    kosmos.model.config.vision_config = vision
+    found = []
+    for width in (512, 2048, 4096, 1 << 20):
+        vision.intermediate_size = width
+        found.append(images_at_once(kosmos))
+    assert found == [16, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "memory", "device"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True, False),
+        (MemoryError(), True, False),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True, False),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True, False),
+        (torch.AcceleratorError("CUDA error: out of memory"), True, False),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False, True),
+        (RuntimeError("shapes cannot be multiplied"), False, False),
+    ],
+)
+def test_error_is_told_by_its_kind_and_by_its_words(error: Exception, memory: bool, device: bool) -> None:
+    fault = Fault.of(error)
+    assert (fault.is_out_of_memory, fault.is_of_the_device) == (memory, device)
+    assert fault.words.startswith(type(error).__name__)
