@@ -140,7 +140,10 @@ def test_one_failure_exits_3_and_the_rest_is_done(cli: Any, tmp_path: Path) -> N
 def test_ctrl_c_ends_an_endless_query_with_130(tmp_path: Path, sqlite_template: Path) -> None:
     (tmp_path / "kosmograph.db").write_bytes(sqlite_template.read_bytes())
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT SUM(x) FROM n"
-    code = "import sys; print('here', flush=True); from kosmograph.__main__ import main; main()"
+    heed = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a job in the background has it off
+    )
+    code = f"{heed}; print('here', flush=True); from kosmograph.__main__ import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "sql", endless], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
