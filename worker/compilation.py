@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from worker.faults import describe
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ def compiled_for(size: int, function: Callable[..., T], *, after: int) -> Callab
             try:
                 return fast(batch, *rest)
             except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
-                log.warning("torch.compile failed, on without it: %s", next(iter(str(error).splitlines()), ""))
+                log.warning("torch.compile failed, on without it: %s", describe(error))
                 fast = None
         return function(batch, *rest)
 

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, Kosmos2ForConditionalGeneration, Kosm
 from transformers.utils import logging
 
 from schemas.errors import SetupError
+from worker.faults import describe
 from worker.generation import IMAGE_SIZE, Vocabulary
 from worker.revision import CONFIG_FILES, ModelRef, check_folder
 
@@ -120,7 +121,7 @@ def load_model(ref: ModelRef, device: str, dtype: str | None = None) -> Kosmos:
             model = _load_weights(folder, dtype, device)
         kosmos = Kosmos(model, processor)
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        raise SetupError(f"{folder} cannot be loaded on {device}: {_line(error)}") from error
+        raise SetupError(f"{folder} cannot be loaded on {device}: {describe(error)}") from error
     _check(kosmos, processor, ref.name, dtype)
     return kosmos
 
@@ -132,7 +133,7 @@ def _download(ref: ModelRef) -> Path:
         return Path(snapshot_download(ref.name, revision=ref.revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise SetupError(
-            f"{ref.name} at {ref.revision[:12]} cannot be downloaded ({_line(error)}): "
+            f"{ref.name} at {ref.revision[:12]} cannot be downloaded ({describe(error)}): "
             "check the connection, or give a folder that holds it"
         ) from None
 
@@ -199,8 +200,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error, with its kind."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -237,7 +237,7 @@ class Runner:
         return graph
 
 
-def batches(items: Sequence[T], most: int, size: Callable[[T], int] = lambda _: 1) -> Iterator[list[T]]:
+def batches(items: Sequence[T], most: int, size: Callable[[T], int]) -> Iterator[list[T]]:
     """The items in turn, in lists that come to `most` at most, each counted as large as the last of its list.
 
     An item that is larger than that alone has a list of its own.

@@ -35,7 +35,7 @@ log = structlog.get_logger()
 TRY_AGAIN = 75
 """The exit code of a worker that another may replace with better luck (EX_TEMPFAIL of sysexits.h)."""
 COMPILE_AFTER = 500
-"""Batches of images: who has had 32,000 will have as many again, and by then compiling pays."""
+"""Batches of images: whoever has had 32,000 has a night before him. Where compiling begins to pay is not measured."""
 
 
 def run_worker(settings: Settings, *, revision: str | None, dtype: str | None, name: str | None = None) -> None:

@@ -17,7 +17,7 @@ import torch
 from benchmarks.gpu.limits import limits
 from benchmarks.gpu.setting import Figures, Setting
 from benchmarks.models import BRIEF, blots
-from benchmarks.rivals import Transformers, by_engine, endless
+from benchmarks.rivals import Captioned, Transformers, by_engine, endless
 from worker.engine import Engine
 from worker.generation import Pixels
 from worker.model import Kosmos
@@ -65,19 +65,12 @@ def engine_rows(setting: Setting, kosmos: Kosmos, images: list[Pixels], slots: i
                 {
                     "slots": slots,
                     "compiled": compiled,
-                    "mean": mean,
-                    "images": count,
-                    "tokens": said.tokens,
-                    "complete": [len(ids) for ids in said.token_ids] == wished,
-                    "seconds": seconds,
-                    "images_s": count / seconds,
-                    "tokens_s": said.tokens / seconds,
+                    **outcome(setting, mean, wished, said, seconds),
                     "steps": steps,
                     "occupancy": (said.tokens - count) / (steps * slots),
                     "prefill_share": prefill_s / seconds,
                     "decode_share": decode_s / seconds,
                     "host_share": max(0.0, 1 - (prefill_s + decode_s) / seconds),
-                    "peak_gib": peak_gib(setting),
                 }
             )
             kind = "compiled" if compiled else "eager"
@@ -95,14 +88,18 @@ def rival_row(setting: Setting, plain: Transformers, batch: int, count: int, mea
     said = plain(batch, wished)
     seconds = time.perf_counter() - began
     print(f"  transformers, batch {batch}, mean {mean}: {count / seconds:.1f} images/s", flush=True)
+    return {"batch": batch, **outcome(setting, mean, wished, said, seconds)}
+
+
+def outcome(setting: Setting, mean: int, wished: list[int], said: Captioned, seconds: float) -> Figures:
+    """What is told of either way."""
     return {
-        "batch": batch,
         "mean": mean,
-        "images": count,
+        "images": len(wished),
         "tokens": said.tokens,
         "complete": [len(ids) for ids in said.token_ids] == wished,
         "seconds": seconds,
-        "images_s": count / seconds,
+        "images_s": len(wished) / seconds,
         "tokens_s": said.tokens / seconds,
         "peak_gib": peak_gib(setting),
     }

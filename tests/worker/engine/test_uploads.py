@@ -37,8 +37,8 @@ def test_views_of_any_strides_may_be_read_only(turned: object) -> None:
 
 
 def test_batches_hold_no_more_than_they_may_with_padding_counted() -> None:
-    assert list(batches([], 4)) == []
-    assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(batches([], 4, lambda _: 1)) == []
+    assert list(batches(range(5), 2, lambda _: 1)) == [[0, 1], [2, 3], [4]]
     sizes = [1, 1, 2, 3, 3, 9]
     assert list(batches(sizes, 6, lambda size: size)) == [[1, 1, 2], [3, 3], [9]]
 
