@@ -78,6 +78,7 @@ jobs = Table(
     Column(
         "listing", Text, nullable=False, comment="JSON: sources and options of the listing that `cursor` belongs to"
     ),
+    Column("roots", Text, comment="JSON: the folders whose local files may be read; null: any, as in older jobs"),
     Column("cursor", Text, comment="where a cut-off listing goes on"),
     Column("listings", Integer, nullable=False, server_default="0", comment="how often it was listed to the end"),
     Column("listed_at", Double, comment="when the present listing reached its end"),
@@ -133,8 +134,8 @@ chunks = Table(
     Column("worker", Text, comment="who runs it"),
     Column("lease_until", Double),
     _one_of("state", CHUNK_STATES),
-    # both hold unfinished chunks only: they stay small however large the archive. SQLite uses one only where a
-    # statement says its condition word for word, so statements take theirs from below
+    # all of them hold unfinished chunks only, and what is asked for often is one range of one of them. SQLite uses one
+    # only where a statement says its condition word for word: see schemas/ledger/states.py
     Index(
         "ix_chunks_unfinished",
         "job_id",
@@ -142,6 +143,20 @@ chunks = Table(
         "id",
         postgresql_where=text("state <> 'done'"),
         sqlite_where=text("state <> 'done'"),
+    ),
+    Index(
+        "ix_chunks_ready",
+        "job_id",
+        "retry_at",
+        "id",
+        postgresql_where=text("state = 'pending'"),
+        sqlite_where=text("state = 'pending'"),
+    ),
+    Index(
+        "ix_chunks_queued",
+        "queued_at",
+        postgresql_where=text("state = 'queued'"),
+        sqlite_where=text("state = 'queued'"),
     ),
     Index(
         "ix_chunks_lease",

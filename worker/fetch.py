@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes
 
@@ -38,11 +39,14 @@ class Fetcher:
         self._storage = storage
         self._objects: ObjectReader | None = None
 
-    def fetch(self, uri: str) -> Fetched:
-        """The bytes and their version. Raises PermanentFailure or TransientFailure, with the version if known."""
+    def fetch(self, uri: str, roots: Sequence[str] | None = None) -> Fetched:
+        """The bytes and their version. Raises PermanentFailure or TransientFailure, with the version if known.
+
+        `roots` are the folders whose local files may be read; None: any.
+        """
         scheme, separator, rest = uri.partition("://")
         if separator and scheme == "file":
-            return read_file(rest, self._limits)
+            return read_file(rest, self._limits, roots)
         if separator and scheme == "s3":
             bucket, _, key = rest.partition("/")
             return self._object_reader().read(bucket, key)
@@ -57,7 +61,7 @@ class Fetcher:
         return self._objects
 
 
-def read_file(location: str, limits: Limits) -> Fetched:
+def read_file(location: str, limits: Limits, roots: Sequence[str] | None = None) -> Fetched:
     """The bytes of a regular file, unchanged while they were read. Never blocks on a pipe, a socket or a device."""
     host, slash, rest = location.partition("/")
     path = slash.encode() + unquote_to_bytes(rest.encode(errors="surrogatepass"))
@@ -67,6 +71,7 @@ def read_file(location: str, limits: Limits) -> Fetched:
         check_regular(os.stat(path))  # before it is opened, as opening alone has effects on some devices
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(descriptor, "rb") as file:
+            check_inside(file.fileno(), path, roots)
             return _read_unchanged(file, limits)
 
 
@@ -80,6 +85,24 @@ def _read_unchanged(file: BinaryIO, limits: Limits) -> Fetched:
     if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size) or len(data) != before.st_size:
         raise TransientFailure(Code.STORAGE_UNAVAILABLE, "the file changed while it was read")
     return Fetched(data, version)
+
+
+def check_inside(descriptor: int, path: bytes, roots: Sequence[str] | None) -> None:
+    """Refuses an open file outside the roots: by what was opened, so that no link and no swap leads out of them."""
+    if roots is None:
+        return
+    try:
+        place = os.readlink(b"/proc/self/fd/%d" % descriptor)
+    except OSError:  # no Linux: what the name leads to now
+        place = os.path.realpath(path)
+    if not any(place == real or place.startswith(real + b"/") for real in map(_real, roots)):
+        text = "the file lies outside the folders that this job may read; --root FOLDER adds one"
+        raise PermanentFailure(Code.ACCESS_DENIED, text)
+
+
+@cache
+def _real(root: str) -> bytes:
+    return os.path.realpath(os.fsencode(root)).rstrip(b"/")
 
 
 def check_regular(status: os.stat_result) -> None:

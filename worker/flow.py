@@ -1,7 +1,7 @@
 """The images of one chunk on their way: loaded, looked up in the ledger, generated, as soon as each can be."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,7 @@ Work = tuple[str, int]
 
 
 class Loader(Protocol):
-    def load(self, uri: str, *, exact: bool = False) -> "Future[LoadedImage]": ...
+    def load(self, uri: str, *, exact: bool = False, roots: Sequence[str] | None = None) -> "Future[LoadedImage]": ...
 
 
 class Engine(Protocol):
@@ -102,7 +102,7 @@ class Flow:
         """Loads, for as many images as there is room."""
         for _ in range(self._share.take(len(self._to_load)) if self._to_load else 0):
             item = self._to_load.popleft()
-            load = self._loading[item] = self._loader.load(item.uri, exact=self._exact)
+            load = self._loading[item] = self._loader.load(item.uri, exact=self._exact, roots=self._claim.roots)
             load.add_done_callback(partial(self._on_loaded, item))
 
     def _on_loaded(self, item: Item, _: "Future[LoadedImage]") -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -25,7 +26,7 @@ from worker.loader_link import Closing, Frame, LoaderProcess, ProcessDied, unpac
 from worker.loader_process import FACTS, NOTE_BYTES, REPLY_BYTES, request_of
 
 START_TRIES = 3
-REQUEST_BYTES = 3 * 4096 + 16  # the longest path there is, percent-encoded
+MOST_URI = 3 * 4096 + 16  # the longest path there is, percent-encoded
 AHEAD_BYTES = 1 << 16
 """Requests beyond this are not sent: were the socket full in both directions, both sides would wait for ever."""
 
@@ -61,17 +62,17 @@ class Loader:
         for lane in self._lanes:
             lane.start()
 
-    def load(self, uri: str, *, exact: bool = False) -> Future[LoadedImage]:
-        """The image, soon.
+    def load(self, uri: str, *, exact: bool = False, roots: Sequence[str] | None = None) -> Future[LoadedImage]:
+        """The image, soon. With `roots`, a local file is read only if it lies, links resolved, in one of these folders.
 
         The future fails with PermanentFailure or TransientFailure, with SetupError where no process can be started,
         and with CancelledError when the loader is closed before.
         """
         if self._closing.is_set():
             raise RuntimeError("the loader is closed")
-        load = Load(request_of(uri, exact), Future())
-        if len(load.request) > REQUEST_BYTES:
-            text = f"no file and no object has so long a name: {len(load.request)} bytes"
+        load = Load(request_of(uri, exact, roots), Future())
+        if len(uri) > MOST_URI:
+            text = f"no file and no object has so long a name: {len(uri)} characters"
             load.future.set_exception(PermanentFailure(Code.NOT_FOUND, text))
         else:
             self._queue.put(load)

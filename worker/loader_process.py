@@ -2,7 +2,7 @@
 
 What travels on the socket, which is this process's alone:
 
-    in    the limits and the storage, once       then, for each image, whether exact, and its URI
+    in    the limits and the storage, once       then, for each image, as JSON, its URI, whether exact, and the roots
     out   HELLO, once everything is imported     then, for each image, one frame:
 
     frame = NOTE_BYTES    JSON, sent once the bytes are here: their version, and how long that took
@@ -24,7 +24,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, TypeVar
 
 from PIL import AvifImagePlugin
@@ -91,9 +91,9 @@ def bound_memory(max_memory_bytes: int) -> None:
             score.write(OOM_SCORE)  # where memory runs out, a loader goes before the worker and its GPU
 
 
-def request_of(uri: str, exact: bool) -> bytes:
+def request_of(uri: str, exact: bool, roots: Sequence[str] | None = None) -> bytes:
     """What asks for an image."""
-    return bytes([exact]) + uri.encode(errors="surrogatepass")
+    return json.dumps([uri, exact, roots]).encode()
 
 
 def receive(stream: BinaryIO) -> bytes:
@@ -104,9 +104,9 @@ def receive(stream: BinaryIO) -> bytes:
 
 def answer(channel: socket.socket, fetcher: Fetcher, limits: Limits, request: bytes) -> None:
     """Sends one frame, whatever happens to the image."""
-    exact, uri = request[0] == 1, request[1:].decode(errors="surrogatepass")
+    uri, exact, roots = json.loads(request)
     started = time.monotonic()
-    fetched = outcome_of(lambda: fetcher.fetch(uri), limits)
+    fetched = outcome_of(lambda: fetcher.fetch(uri, roots), limits)
     if isinstance(fetched, ImageFailure):
         channel.sendall(packed({}, NOTE_BYTES) + described(fetched, "") + NO_PIXELS)
         return

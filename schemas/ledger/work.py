@@ -1,7 +1,7 @@
 """A worker's part of a chunk's life: claim, renew, release."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ class Claim:
     job_id: int
     items: list[Item]
     recipes: Mapping[int, Recipe]
+    roots: Sequence[str] | None
+    """The folders whose local files may be read; None: any, as in jobs of before there were roots."""
     recipe_ids: str | None
     tries: int
     crashes: int
@@ -106,12 +108,14 @@ def claim_of(connection: Connection, row: Row[Any]) -> Claim:
     """The claim on a chunk that is running, from its row."""
     recipes = recipes_of(connection, row.job_id)
     wanted = set(json.loads(row.recipe_ids)) if row.recipe_ids else set(recipes)
+    roots: str | None = connection.execute(select(jobs.c.roots).where(jobs.c.id == row.job_id)).scalar()
     return Claim(
         chunk_id=row.id,
         fence=row.fence,
         job_id=row.job_id,
         items=unpack_items(row.item_list),
         recipes={id_: recipe for id_, recipe in recipes.items() if id_ in wanted},
+        roots=None if roots is None else json.loads(roots),
         recipe_ids=row.recipe_ids,
         tries=row.tries,
         crashes=row.crashes,

@@ -65,7 +65,7 @@ class FakeLoader:
     contents: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, bool]] = field(default_factory=list)
 
-    def load(self, uri: str, *, exact: bool = False) -> "Future[LoadedImage]":
+    def load(self, uri: str, *, exact: bool = False, **_: object) -> "Future[LoadedImage]":
         self.calls.append((uri, exact))
         return self.plan.get(uri, ANSWERS).future(loaded(self.contents.get(uri, uri[-4:])))
 

@@ -33,7 +33,7 @@ class Loader:
     def __init__(self) -> None:
         self.begun: dict[str, Future[LoadedImage]] = {}
 
-    def load(self, uri: str, *, exact: bool = False) -> "Future[LoadedImage]":
+    def load(self, uri: str, **_: object) -> "Future[LoadedImage]":
         self.begun[uri] = Future()
         return self.begun[uri]
 
@@ -64,7 +64,7 @@ def picture(uri: str) -> LoadedImage:
 
 def chunk(*names: object, recipes: int = 1) -> Claim:
     items = [Item(f"s3://b/{name}") for name in names]
-    return Claim(1, 1, 1, items, dict(enumerate(RECIPES[:recipes], 1)), None, 0, 0)
+    return Claim(1, 1, 1, items, dict(enumerate(RECIPES[:recipes], 1)), None, None, 0, 0)
 
 
 def flow_of(claim: Claim, loader: Any, engine: Any, find: Callable[..., Any] = lambda _: {}) -> Flow:
@@ -215,7 +215,7 @@ def test_chunks_that_share_a_little_room_all_end(run, wait_for, monkeypatch: pyt
     budget = room(3)
 
     class Quick:
-        def load(self, uri: str, *, exact: bool = False) -> "Future[LoadedImage]":
+        def load(self, uri: str, **_: object) -> "Future[LoadedImage]":
             most.append(3 - budget.free)
             return loaders.submit(picture, uri)
 
@@ -269,7 +269,7 @@ def test_fault_of_the_worker_gives_the_room_back_too() -> None:
             return future
 
     class AtOnce(Loader):
-        def load(self, uri: str, *, exact: bool = False) -> "Future[LoadedImage]":
+        def load(self, uri: str, **_: object) -> "Future[LoadedImage]":
             future = super().load(uri)
             self.finish(uri)
             return future

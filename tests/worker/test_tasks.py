@@ -47,7 +47,7 @@ RECIPE = Recipe(task="brief", prompt="p", model=NULL.name, revision=NULL.revisio
 class Loader:
     """Every URI is a picture of its own."""
 
-    def load(self, uri: str, *, exact: bool = False) -> "Future[LoadedImage]":
+    def load(self, uri: str, **_: object) -> "Future[LoadedImage]":
         future: Future[LoadedImage] = Future()
         pixels = np.zeros((224, 224, 3), np.uint8)
         future.set_result(LoadedImage(pixels, 9, 9, "PNG", 99, uri.rpartition("/")[2].rjust(64, "0"), "v"))
@@ -164,7 +164,7 @@ def raising(error: Exception) -> Callable[..., Completion]:
 def test_stop_in_mid_chunk_puts_it_back_without_blame(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     load = Loader.load
 
-    def stopping(self: Loader, uri: str, *, exact: bool = False) -> "Future[LoadedImage]":
+    def stopping(self: Loader, uri: str, **_: object) -> "Future[LoadedImage]":
         bench.task.stopping.set()
         return load(self, uri) if uri.endswith("1") else Future()
 
