@@ -1,7 +1,8 @@
 # make demo    annotate the drawings in examples/images, and show what was found
 # make test    all tests
 # make lint    ruff and mypy
-# make bench   the null model on generated images: what queue and ledger cost
+# make faults  random faults thrown into running jobs (FAULTS=300 on each database, SEED=…, DB=…): is anything lost or doubled?
+# make bench   the null model on generated images, on both databases: what everything but the model costs
 # make bench-feeding   annotate end to end against loader and engine alone: how well the engine is fed
 # make bench-engine      the engine against transformers' generate on this CPU
 # make bench-precision   bfloat16 against float32, for the engine and for transformers
@@ -10,12 +11,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo-output
-DB := --db sqlite:///$(DEMO)/kosmograph.db
+DEMO_DB := --db sqlite:///$(DEMO)/kosmograph.db
 
 # every command here starts many Pythons: let them keep what they compile
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench bench-feeding bench-engine bench-precision clean
+FAULTS ?= 300
+DB ?= both
+
+.PHONY: demo test lint faults bench bench-feeding bench-engine bench-precision clean
 
 # what `make demo` needs, and what the rest needs; only what is imported is compiled, which saves a minute
 .venv/demo: EXTRA := worker
@@ -29,10 +33,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 demo: .venv/demo
 	@mkdir -p $(DEMO)
-	$(BIN)/kosmograph annotate examples/images --model demo --job demo $(DB)
-	$(BIN)/kosmograph sql "SELECT image_id, caption FROM captions WHERE job = 'demo' ORDER BY uri" $(DB)
-	$(BIN)/kosmograph sql "SELECT image_id, phrase, px1, py1, px2, py2, score FROM groundings WHERE job = 'demo' ORDER BY uri, entity LIMIT 12" $(DB)
-	$(BIN)/kosmograph show examples/images/scan.tiff --save $(DEMO)/scan.png $(DB)
+	$(BIN)/kosmograph annotate examples/images --model demo --job demo $(DEMO_DB)
+	$(BIN)/kosmograph sql "SELECT image_id, caption FROM captions WHERE job = 'demo' ORDER BY uri" $(DEMO_DB)
+	$(BIN)/kosmograph sql "SELECT image_id, phrase, px1, py1, px2, py2, score FROM groundings WHERE job = 'demo' ORDER BY uri, entity LIMIT 12" $(DEMO_DB)
+	$(BIN)/kosmograph show examples/images/scan.tiff --save $(DEMO)/scan.png $(DEMO_DB)
 
 test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -42,8 +46,11 @@ lint: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+faults: .venv/dev
+	$(BIN)/python -m tests.faults.campaign.run --faults $(FAULTS) --db $(DB) $(if $(SEED),--seed $(SEED))
+
 bench: .venv/dev
-	$(BIN)/python -m benchmarks.null_model
+	$(BIN)/python -m benchmarks.scale
 
 bench-feeding: .venv/dev
 	$(BIN)/python -m benchmarks.feeding

@@ -5,8 +5,9 @@ SQLite is reached through its driver alone, because SQLAlchemy takes a third of 
 
 import re
 import sqlite3
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,9 @@ from schemas.version import HEAD
 BUSY_TIMEOUT_S = 30.0
 STEPS_BETWEEN_SIGNALS = 100_000
 """Steps of SQLite's machine, some milliseconds, after which Python may see Ctrl-C."""
+
+TIMEOUT_S, MOST_ROWS, MOST_BYTES = 60.0, 100_000, 256 * 2**20
+"""What an answer may take, unless told: seconds, rows, and bytes of text, which all stand in memory at once."""
 
 _SQLITE = re.compile(r"sqlite(\+pysqlite)?:///(?P<path>[^?]+)")
 
@@ -52,8 +56,11 @@ class Reader(ABC):
         """The answer to a query of ours, with its parameters as `:name`."""
 
     @abstractmethod
-    def ask(self, query: str) -> Answer:
-        """The answer to one SELECT of a person. Raises UsageError, in one line, for all that is none."""
+    def ask(self, query: str, *, timeout_s: float = TIMEOUT_S, most_rows: int = MOST_ROWS) -> Answer:
+        """The answer to one SELECT of a person, within the bounds (0: none).
+
+        Raises UsageError, in one line, for all that is none, takes too long or is too much.
+        """
 
     def close(self) -> None:
         self._connection.close()
@@ -69,6 +76,15 @@ def open_reader(url: str) -> Reader:
     """The database at a URL. Raises SetupError when it is not there, or not of this version."""
     found = _SQLITE.fullmatch(url)
     reader = _Sqlite(Path(found["path"]).absolute()) if found else _Postgresql(url)
+    try:
+        _require_tables(reader)
+    except SetupError:
+        reader.close()
+        raise
+    return reader
+
+
+def _require_tables(reader: Reader) -> None:
     if not reader.has_tables():
         raise SetupError(f"{reader} holds no Kosmograph tables; kosmograph annotate FOLDER --db URL makes them")
     version = reader.select("SELECT version_num FROM alembic_version").rows
@@ -77,7 +93,6 @@ def open_reader(url: str) -> Reader:
         raise SetupError(
             f"{reader} has schema {found_version}, this Kosmograph needs {HEAD}; kosmograph annotate upgrades it"
         )
-    return reader
 
 
 class _Sqlite(Reader):
@@ -107,27 +122,40 @@ class _Sqlite(Reader):
     def select(self, query: str, values: dict[str, Any] | None = None) -> Answer:
         return _answer(self._connection.execute(query, values or {}))
 
-    def ask(self, query: str) -> Answer:
+    def ask(self, query: str, *, timeout_s: float = TIMEOUT_S, most_rows: int = MOST_ROWS) -> Answer:
+        deadline = time.monotonic() + (timeout_s or float("inf"))
         self._connection.set_authorizer(_only_reads)
+        self._connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_SIGNALS)
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)  # of a value, and of a row
         try:
-            return _answer(self._connection.execute(query))
+            cursor = self._connection.execute(query)
+            return Answer(_columns(cursor), _bounded(cursor, most_rows))
         except (sqlite3.Error, sqlite3.Warning) as error:
-            if str(error) == "interrupted":  # by Ctrl-C, in the progress handler
-                raise KeyboardInterrupt from None
-            raise _refusal(error) from None
+            if str(error) != "interrupted":
+                raise _refusal(error) from None
+            if time.monotonic() > deadline:
+                raise _too_long(timeout_s) from None
+            raise KeyboardInterrupt from None  # Ctrl-C, in the progress handler
         finally:
             self._connection.set_authorizer(None)
 
 
 def _only_reads(action: int, *about: str | None) -> int:
-    """SQLite asks before it prepares a statement: no ATTACH, PRAGMA, transaction or write gets past."""
+    """SQLite asks before it prepares a statement: no ATTACH, PRAGMA, transaction or write gets past.
+
+    Nor do the two functions that take code: some builds leave them on.
+    """
     reads = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
-    harmless = action == sqlite3.SQLITE_FUNCTION and about[1] != "load_extension"
+    harmless = action == sqlite3.SQLITE_FUNCTION and about[1] not in ("load_extension", "fts3_tokenizer")
     return sqlite3.SQLITE_OK if action in reads or harmless else sqlite3.SQLITE_DENY
 
 
 class _Postgresql(Reader):
-    """A session whose one transaction is read-only, as a role that may do nothing but read."""
+    """A session whose one transaction is read-only, as a role that may do nothing but read.
+
+    The tables' owner can change nothing either, but may end the pipeline's own sessions (`pg_terminate_backend`), which
+    come back: analysts have a role of their own.
+    """
 
     def __init__(self, url: str) -> None:
         from sqlalchemy.exc import DBAPIError
@@ -135,10 +163,13 @@ class _Postgresql(Reader):
         from schemas.database import Database
 
         self._database = Database(url)
+        from psycopg import Error  # which is there: the database has looked
+
         try:
             self._connection = self._database.engine.raw_connection().driver_connection
-        except DBAPIError as error:
-            raise SetupError(f"{self} does not answer: {_first_line(error.orig)}") from None
+        except (DBAPIError, Error) as error:
+            said = _first_line(getattr(error, "orig", error))
+            raise SetupError(f"{self} does not answer: {said}") from None
         self._connection.read_only = True
 
     def __str__(self) -> str:
@@ -148,19 +179,33 @@ class _Postgresql(Reader):
         return self.select("SELECT to_regclass('alembic_version')").rows != [(None,)]
 
     def select(self, query: str, values: dict[str, Any] | None = None) -> Answer:
-        return _answer(self._connection.execute(re.sub(r":(\w+)", r"%(\1)s", query), values or {}))
-
-    def ask(self, query: str) -> Answer:
         from psycopg import Error
 
-        if self.select("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").rows == [(True,)]:
-            raise UsageError(
-                "sql does not work as a superuser, who reads and runs files of the server even in a read-only "
-                "transaction; use a role that only reads: CREATE ROLE analyst LOGIN IN ROLE pg_read_all_data"
-            )
         try:
-            # prepared, so that the server takes one statement and no second one behind a semicolon
-            return _answer(self._connection.cursor().execute(query, prepare=True))
+            return _answer(self._connection.execute(re.sub(r":(\w+)", r"%(\1)s", query), values or {}))
+        except Error as error:
+            raise SetupError(f"{self} cannot be read: {_first_line(error)}; check the role and its rights") from None
+
+    def ask(self, query: str, *, timeout_s: float = TIMEOUT_S, most_rows: int = MOST_ROWS) -> Answer:
+        from psycopg import Error
+        from psycopg.errors import QueryCanceled
+
+        if self.select(_POWERS).rows:
+            raise UsageError(
+                "sql does not work as a superuser, or as a member of one or of pg_read_server_files and its like, who "
+                "reach files and programs of the server even in a read-only transaction; use a role that only reads: "
+                "CREATE ROLE analyst LOGIN IN ROLE pg_read_all_data"
+            )
+        # the clock of a statement starts with it: changed within, the setting counts for the next, and there is none
+        self.select("SELECT set_config('statement_timeout', :ms, false)", {"ms": str(round(timeout_s * 1000))})
+        cursor = self._connection.cursor()
+        try:
+            # row by row, and by the protocol that takes one statement and no second one behind a semicolon
+            rows = cursor.stream(query)
+            found = _bounded(rows, most_rows)
+            return Answer(_columns(cursor), found)
+        except QueryCanceled:
+            raise _too_long(timeout_s) from None
         except Error as error:
             raise _refusal(error) from None
 
@@ -169,10 +214,39 @@ class _Postgresql(Reader):
         self._database.close()
 
 
+_POWERS = """
+    SELECT 1 FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER') AND (rolsuper OR rolname IN
+    ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')) LIMIT 1
+"""
+"""What a role is or can become, by `set_config('role', …)` in the middle of a statement."""
+
+
 def _answer(cursor: Any) -> Answer:
+    return Answer(_columns(cursor), cursor.fetchall())
+
+
+def _columns(cursor: Any) -> list[str]:
     if cursor.description is None:
         raise UsageError("the statement answers nothing; sql takes a SELECT")
-    return Answer([column[0] for column in cursor.description], cursor.fetchall())
+    return [column[0] for column in cursor.description]
+
+
+def _bounded(rows: Iterable[Sequence[Any]], most_rows: int) -> list[Sequence[Any]]:
+    """All the rows. Raises UsageError where they are more than they may be: a part would pass for the whole."""
+    kept: list[Sequence[Any]] = []
+    size = 0
+    for row in rows:
+        if most_rows and len(kept) >= most_rows:
+            raise UsageError(f"the answer has more than {most_rows} rows; put a LIMIT on it, or --limit 0 for all")
+        kept.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if size > MOST_BYTES:
+            raise UsageError(f"the answer has more than {MOST_BYTES >> 20} MiB of text; ask for less of it at a time")
+    return kept
+
+
+def _too_long(timeout_s: float) -> UsageError:
+    return UsageError(f"no answer within {timeout_s:g} s; ask for less, or say --timeout SECONDS (0: no limit)")
 
 
 def _refusal(error: Exception) -> UsageError:

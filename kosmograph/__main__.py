@@ -21,7 +21,8 @@ def main() -> None:
         _end(str(error), 2 if isinstance(error, UsageError) else 1)
     except Exception as error:
         if type(error).__module__.startswith("sqlalchemy") and (said := getattr(error, "orig", None)):
-            _end(f"the database does not do its part: {str(said).strip().splitlines()[0]}", 1)
+            reason = str(said).strip().splitlines()[0]
+            _end(f"the database does not do its part: {reason}; once it does, the same command goes on", 1)
         raise
 
 

@@ -1,16 +1,14 @@
 """`annotate`: the whole job in the foreground, with whatever it is not given: Redis, a dispatcher, workers."""
 
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from threading import Event, Thread
 
 from kosmograph.display import Display
+from kosmograph.exposure import warn_of_open_broker
+from kosmograph.folders import run_folder
 from kosmograph.redis_server import RedisServer
 from kosmograph.requests import OpenedJob, Request, find_sources, job_name, open_job, recipes_for
 from kosmograph.signals import interruptible
@@ -20,7 +18,7 @@ from producer.queue import Queue
 from producer.registration import Totals
 from schemas.broker import EMBEDDED, broker_name
 from schemas.database import Database, patiently
-from schemas.errors import SetupError, UsageError
+from schemas.errors import UsageError
 from schemas.ledger import jobs
 from schemas.ledger.dispatch import reclaim_broker, requeue_stale
 from schemas.ledger.jobs import Job
@@ -48,6 +46,8 @@ def annotate(request: Request, settings: Settings, display: Display) -> Ending:
     if not settings.workers and not settings.broker:
         raise UsageError("--workers 0 waits for workers that run already: say with --broker where they listen")
     configure_logs(settings.model_copy(update={"log_level": "warning"}))  # the display tells the rest
+    if settings.broker:
+        warn_of_open_broker(settings.broker)
     recipes = recipes_for(request, settings.device if settings.workers else None)  # None: the workers are elsewhere
     sources = find_sources(request, settings)
     name = job_name(request, sources, recipes)
@@ -117,8 +117,7 @@ class _Run:
 
     def _start(self, stack: ExitStack, stop: Event) -> None:
         """Redis, unless one was given; the dispatcher; the workers. Ended in the opposite order."""
-        folder = Path(tempfile.mkdtemp(prefix="kosmograph-"))
-        stack.push(partial(_tidy, folder))
+        folder = stack.enter_context(run_folder())
         url, name = self.settings.broker, broker_name(self.settings.broker) if self.settings.broker else ""
         redis: RedisServer | None = None
         if not url:
@@ -150,9 +149,3 @@ class _Run:
         thread = Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
-
-
-def _tidy(folder: Path, kind: type[BaseException] | None, *_: object) -> None:
-    """Remove the folder of a run, unless its logs are what is left of the reason."""
-    if kind is None or not issubclass(kind, SetupError):
-        shutil.rmtree(folder, ignore_errors=True)

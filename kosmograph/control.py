@@ -43,6 +43,15 @@ def _say_progress(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["reason"]:
             say(f"{row['job']} is {row['state']}: {row['reason']}")
+        elif row["state"] == "running" and row["pending"] and not row["running"]:
+            say(f"{row['job']} waits: {_what_it_waits_for(row)}")
+
+
+def _what_it_waits_for(row: dict[str, Any]) -> str:
+    """Who is missing where nothing is in work. For a moment that is so at the start and the end of every job."""
+    if row["queued"]:
+        return f"no worker has any of its {row['queued']} queued chunks; kosmograph worker, with the job's model, does"
+    return "nothing of it is queued; kosmograph dispatch feeds it, or the annotate command that began it"
 
 
 def pause(name: str, db: str | None) -> int:
@@ -64,6 +73,17 @@ def resume(name: str, db: str | None) -> int:
         if not resume_job(database, job.id):
             raise SetupError(f"the job {name!r} is {job.state}; only a paused one can be resumed")
     say(f"{name}: running; a dispatcher feeds it, or the `annotate` command that began it")
+    return 0
+
+
+def set_priority(name: str, priority: int, db: str | None) -> int:
+    """Whose chunks go first, from now on."""
+    from schemas.ledger import jobs
+
+    with _job_to_change(name, db) as (database, job):
+        if not jobs.set_priority(database, job.id, priority):
+            raise SetupError(f"the job {name!r} is {job.state}; only a running or paused one has a priority")
+    say(f"{name}: priority {priority}; the highest goes first, equal ones share")
     return 0
 
 

@@ -17,7 +17,7 @@ from schemas.database import Database
 from schemas.errors import KosmographError
 from schemas.settings import Settings
 
-MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+MARKS = {"ok": "ok  ", "note": "note", "warn": "WARN", "bad": "BAD "}
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,19 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     from kosmograph.redis_server import RedisServer, find_redis_server
 
     if settings.broker:
+        from kosmograph.exposure import examine_broker
         from producer.queue import BrokerErrors, Queue
 
         name = broker_name(settings.broker)
+        warning = examine_broker(settings.broker)
         try:
             Queue(settings.broker, name).length("kosmograph")
         except (RedisError, *BrokerErrors) as error:
             yield Finding("bad", "redis", f"{name} does not answer: {error}")
             return
         yield Finding("ok", "redis", f"{name} answers")
+        if warning:
+            yield Finding("warn", "redis", warning)
         return
     with tempfile.TemporaryDirectory(prefix="kosmograph-") as folder:
         RedisServer(Path(folder)).stop()

@@ -1,7 +1,7 @@
 """A process that runs a command and ends it when its own standard input closes, so that no child outlives `annotate`.
 
-`python -m kosmograph.keeper COMMAND...`: SIGTERM is passed on; the exit code is the command's, or 128 + N where signal
-N ended it.
+`python -m kosmograph.keeper COMMAND...`: SIGTERM is passed on, and SIGINT as SIGTERM; the exit code is the command's,
+or 128 + N where signal N ended it.
 """
 
 import ctypes
@@ -25,7 +25,8 @@ def main(command: list[str]) -> None:
         for child in children:
             child.terminate()
 
-    signal.signal(signal.SIGTERM, pass_on)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
     children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_keeper))
     if asked.is_set():  # before there was a child
         pass_on()

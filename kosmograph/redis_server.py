@@ -21,7 +21,8 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._socket = _socket_folder(folder) / "redis.sock"
+        self._socket_folder = _socket_folder(folder)
+        self._socket = self._socket_folder / "redis.sock"
         self._child = self._start()
 
     @property
@@ -38,6 +39,8 @@ class RedisServer:
 
     def stop(self) -> None:
         self._child.stop()
+        if self._socket_folder != self._folder:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
 
     def _start(self) -> Child:
         binary = find_redis_server()

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from producer.registration import Totals, register_sources
-from producer.sources import Filters, Source, open_sources
+from producer.sources import Filters, Item, Source, open_sources
 from schemas.database import Database
 from schemas.errors import SourceError, UsageError
 from schemas.ledger import jobs
@@ -19,6 +21,7 @@ from schemas.ledger.jobs import Job
 from schemas.recipes import MAX_NEW_TOKENS, PREPROCESSING, PREPROCESSING_EXACT, Decoding, Recipe, prompt_for
 from schemas.settings import Settings
 from schemas.storage import StorageOptions
+from schemas.uris import path_of, scheme_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Request:
     priority: int = 0
     strict: bool = False
     limit: int | None = None
+    roots: Sequence[str] = ()
     recheck: bool = False
     filters: Filters = field(default_factory=Filters)
 
@@ -69,8 +73,8 @@ class OpenedJob:
     settings: Settings
 
     def register(self, database: Database, **watch: object) -> Totals:
-        """List the sources into the ledger."""
-        return register_sources(
+        """List the sources into the ledger. What was kept of standard input goes once it has been listed whole."""
+        totals = register_sources(
             database,
             self.job,
             self.sources,
@@ -79,6 +83,9 @@ class OpenedJob:
             recheck=self.request.recheck,
             **watch,  # type: ignore[arg-type]
         )
+        if jobs.get_job(database, self.job.id).listed_at is not None:
+            forget_spools([source.spec for source in self.sources], _spool_folder(self.settings))
+        return totals
 
 
 def recipes_for(request: Request, device: str | None = None) -> list[Recipe]:
@@ -118,16 +125,45 @@ def _decoding(task: str, asked: Mapping[str, int]) -> Decoding:
 
 
 def find_sources(request: Request, settings: Settings) -> list[Source]:
-    """The sources, each looked into. Raises SourceError when one cannot be listed, or when all are empty."""
+    """The sources, each looked into.
+
+    Raises SourceError when one cannot be listed, when all are empty, or when the first image of one is a file that the
+    job may not read: so will the others be.
+    """
     sources = open_sources(
         request.sources, request.filters, StorageOptions.of(settings), spool_dir=_spool_folder(settings)
     )
-    if not any(_has_an_image(source) for source in sources):
+    first = [item for source in sources if (item := _first_item(source))]
+    roots = roots_of(request, sources)
+    for item in first:
+        _refuse_outside(item.uri, roots)
+    if not first:
         named = ", ".join(request.sources)
         raise SourceError(
             f"no image in {named}; hidden names and known other types are left out (--all-files takes all)"
         )
     return sources
+
+
+def roots_of(request: Request, sources: Sequence[Source]) -> list[str]:
+    """The folders whose local files the job may read: those of its sources, and those that were named besides."""
+    if any(not root or "\0" in root for root in request.roots):
+        raise UsageError("--root takes a folder, as in --root /data/photos")
+    return sorted({*(os.path.abspath(root) for root in request.roots), *(r for one in sources for r in one.roots)})
+
+
+def _refuse_outside(uri: str, roots: Sequence[str]) -> None:
+    """By what is on this disk; the loader looks again, at what it has opened."""
+    if scheme_of(uri) != "file":
+        return
+    try:
+        place = os.path.realpath(path_of(uri))
+    except ValueError:  # no path of this machine
+        return
+    real = [os.path.realpath(root).rstrip("/") for root in roots]
+    if not any(place == root or place.startswith(root + "/") for root in real):
+        may, folder = ", ".join(roots) or "none", shlex.quote(os.path.dirname(place))
+        raise SourceError(f"{uri} lies outside the folders that this job may read ({may}); --root {folder} adds one")
 
 
 def job_name(request: Request, sources: Sequence[Source], recipes: Sequence[Recipe]) -> str:
@@ -162,14 +198,15 @@ def open_job(
         name,
         recipes,
         listing=json.dumps(words, sort_keys=True),
+        roots=roots_of(request, sources),
         priority=request.priority,
         strict=request.strict,
     )
     return OpenedJob(job, sources, recipes, request, settings)
 
 
-def _has_an_image(source: Source) -> bool:
-    return any(listed.item is not None for listed in source.list(None))
+def _first_item(source: Source) -> Item | None:
+    return next((listed.item for listed in source.list(None) if listed.item is not None), None)
 
 
 def _spool_folder(settings: Settings) -> Path:

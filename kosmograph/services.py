@@ -12,6 +12,7 @@ LOOK_S = 1.0
 
 def run_dispatcher(settings: Settings) -> int:
     """Feed the queue of every running job; the exit code."""
+    from kosmograph.exposure import warn_of_open_broker
     from producer.dispatcher import Dispatcher
     from producer.queue import Queue
     from schemas.broker import broker_name
@@ -22,6 +23,7 @@ def run_dispatcher(settings: Settings) -> int:
     _require_broker(settings)
     name = broker_name(settings.broker)
     configure_logs(settings)
+    warn_of_open_broker(settings.broker)
     database = Database(settings.db)
     upgrade(database)
     queue = Queue(settings.broker, name)
@@ -35,9 +37,13 @@ def run_dispatcher(settings: Settings) -> int:
 
 def run_one_worker(settings: Settings, *, revision: str | None, dtype: str | None, name: str | None) -> int:
     """A worker in this process; the exit code."""
+    from kosmograph.exposure import warn_of_open_broker
+    from schemas.logs import configure_logs
     from worker.service import run_worker
 
     _require_broker(settings)
+    configure_logs(settings)
+    warn_of_open_broker(settings.broker)
     run_worker(settings, revision=revision, dtype=dtype, name=name)
     return 0
 

@@ -35,6 +35,7 @@ def submit(request: Request, settings: Settings) -> int:
         db, model = db_option(settings), recipes[0]
         exactly = f"--model {shlex.quote(request.model)} --revision {model.revision} --dtype {model.dtype}"
         say(f"  needs:  kosmograph dispatch{db}")
-        say(f"          kosmograph worker {'--model null' if request.model == 'null' else exactly}{db}")
+        web = " --allow-http" if settings.allow_http else ""
+        say(f"          kosmograph worker {'--model null' if request.model == 'null' else exactly}{db}{web}")
         say(f"  watch:  kosmograph status {shlex.quote(job.name)}{db}")
     return DONE

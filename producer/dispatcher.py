@@ -14,6 +14,10 @@ from schemas.ledger import dispatch, jobs
 from schemas.settings import Settings
 
 log = structlog.get_logger()
+MAKE_WAY_S = 3.0
+"""How often chunks are taken back from the queue for the sake of others: each time they are all sent again."""
+MOST_TIMES_HIGH = 4
+"""So many times the high watermark is what a queue may hold, messages included that will be refused."""
 STALE_S = float(CELERY_SETTINGS["broker_transport_options"]["visibility_timeout"])
 """A queued chunk this old was lost from a queue that is never empty, or waits in a Redis that nobody reads any more."""
 
@@ -30,6 +34,8 @@ class Dispatcher:
     settings: Settings
     job_id: int | None = None
     _empty_since: dict[str, float] = field(default_factory=dict)
+    _made_way: dict[str, float] = field(default_factory=dict)
+    _blame_from: float = 0.0
 
     def run(self, stop: Event) -> None:
         """Step until told to stop. A database or a Redis that is away is waited for."""
@@ -46,26 +52,43 @@ class Dispatcher:
                 if not away:
                     log.warning("waiting for database and broker", error=_first_line(error))
                 away = True
+                # workers could not renew their leases meanwhile: they have this long to do it first
+                self._blame_from = time.monotonic() + self.settings.lease_s / 2
             stop.wait(self.settings.dispatch_interval_s * (4 if away else 1))
 
     def step(self) -> int:
         """One round; how many chunks were sent."""
         if stale := dispatch.requeue_stale(self.database, STALE_S, self.job_id):
             log.warning("chunks that no worker took go back", chunks=stale)
-        if crashed := dispatch.reclaim_expired(self.database, self.job_id):
+        if time.monotonic() >= self._blame_from and (crashed := dispatch.reclaim_expired(self.database, self.job_id)):
             log.warning("leases expired", chunks=crashed)
         for name in jobs.finish_jobs(self.database, self.job_id):
             log.info("job finished", job=name)
         return sum(self._feed(queue) for queue in dispatch.open_queues(self.database, self.job_id))
 
     def _feed(self, queue: str) -> int:
-        length = self.queue.length(queue)
+        length, high = self.queue.length(queue), max(self.settings.queue_high, self.settings.queue_low)
         self._put_back_lost(queue, length)
+        if self.job_id is None:
+            self._make_way(queue)
+        if length >= self.settings.queue_low:  # but some of these messages may be refused by now
+            length = min(length, self._counted(queue)) if length < MOST_TIMES_HIGH * high else length
         if length >= self.settings.queue_low:
             return 0
-        room = max(self.settings.queue_high, self.settings.queue_low) - length
-        departures = dispatch.take_pending(self.database, queue, self.queue.name, room, self.job_id)
+        departures = dispatch.take_pending(self.database, queue, self.queue.name, high - length, self.job_id)
         return self.queue.send(queue, departures, lambda left: dispatch.put_back(self.database, left))
+
+    def _counted(self, queue: str) -> int:
+        return dispatch.count_queued(self.database, queue, self.queue.name)
+
+    def _make_way(self, queue: str) -> None:
+        """A job that should have its turn does not wait until the queue is through with the others."""
+        now = time.monotonic()
+        if now - self._made_way.get(queue, -MAKE_WAY_S) < MAKE_WAY_S:
+            return
+        if back := dispatch.make_way(self.database, queue, self.queue.name, most_jobs=self.settings.queue_low):
+            self._made_way[queue] = now
+            log.info("chunks make way for another job", chunks=back, queue=queue)
 
     def _put_back_lost(self, queue: str, length: int) -> None:
         """A queue that stays empty while the ledger says that chunks are in it: Redis has lost them."""

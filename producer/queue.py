@@ -35,7 +35,9 @@ class Queue:
         At the first error that chunk, which may have arrived all the same, and the rest are handed to `failed`.
         """
         for sent, departure in enumerate(departures):
-            message = ChunkMessage(chunk_id=departure.chunk_id, fence=departure.fence, uris=departure.uris)
+            message = ChunkMessage(
+                chunk_id=departure.chunk_id, fence=departure.fence, uris=departure.uris, alone=departure.alone
+            )
             try:
                 self._app.send_task(
                     TASK_NAME, kwargs=message.model_dump(), queue=queue, connection=self._connection, ignore_result=True

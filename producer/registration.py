@@ -16,6 +16,9 @@ MOST_ITEMS = 1024
 MOST_SECONDS = 1.0
 """A batch is one transaction: as large as pays, and soon enough that workers need not wait for it."""
 
+Place = tuple[int, str | None, int]
+"""Which source, its cursor, and how many items were taken so far: as JSON, the cursor of the job."""
+
 
 @dataclass
 class Totals:
@@ -56,13 +59,13 @@ def register_sources(
     totals, batch, first = Totals(), _Batch(), True
     waiting = listing.waiting_uris(database, job) if job.listings else listing.NONE_WAITING
 
-    def flush(cursor: str | None) -> None:
+    def flush(place: Place) -> None:
         write = partial(
             listing.register,
             database,
             job,
             batch.items,
-            cursor=cursor,
+            cursor=json.dumps(place),
             chunk_size=chunk_size,
             skipped=batch.skipped,
             recheck=recheck,
@@ -74,30 +77,30 @@ def register_sources(
         totals.known += done.known
         progress(totals)
 
-    cursor = job.cursor
-    for cursor, listed in _from_cursor(sources, job.cursor, limit):
+    place: Place = (0, None, 0)
+    for place, listed in _from_cursor(sources, job.cursor, limit):
         if listed.item is not None:
             batch.items.append(listed.item)
         elif listed.skip is not None:
             batch.skipped += 1
             totals.skipped[listed.skip] = totals.skipped.get(listed.skip, 0) + 1
         if batch.is_full(first, chunk_size):
-            flush(cursor)
+            flush(place)
             batch, first = _Batch(), False
         if stopped():
             return totals
     if batch.items or batch.skipped:
-        flush(cursor)
+        flush(place)
     patiently(partial(listing.finish_listing, database, job), stop=stopped)
     return totals
 
 
-def _from_cursor(sources: Sequence[Source], cursor: str | None, limit: int | None) -> Iterator[tuple[str, Listed]]:
-    """What the sources list after the cursor, each with the cursor that continues behind it."""
+def _from_cursor(sources: Sequence[Source], cursor: str | None, limit: int | None) -> Iterator[tuple[Place, Listed]]:
+    """What the sources list after the cursor, each with the place that continues behind it."""
     begin, after, taken = json.loads(cursor) if cursor else (0, None, 0)
     for number in range(begin, len(sources)):
         for listed in sources[number].list(after if number == begin else None):
             if limit is not None and taken >= limit:
                 return
             taken += listed.item is not None
-            yield json.dumps([number, listed.cursor, taken]), listed
+            yield (number, listed.cursor, taken), listed

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from schemas.errors import UsageError
@@ -65,4 +65,9 @@ def broker_name(url: str) -> str:
     behind_socket = parsed.drivername == "redis+socket"
     if not behind_socket and (not re.fullmatch(r"\d*", parsed.database or "") or "password" in parsed.query):
         raise UsageError(f"the broker URL is not of the form {FORM}")
-    return parsed.set(username=None, password=None, query={}).render_as_string()
+    return anonymous(parsed).set(query={}).render_as_string()
+
+
+def anonymous(url: URL) -> URL:
+    """The URL without user and password. (`URL.set` takes None for what is not to be changed.)"""
+    return URL.create(url.drivername, host=url.host, port=url.port, database=url.database, query=url.query)

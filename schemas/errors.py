@@ -39,6 +39,18 @@ class Code(StrEnum):
 SOURCE_FAULTS = frozenset({Code.NOT_FOUND, Code.ACCESS_DENIED, Code.STORAGE_UNAVAILABLE})
 """Codes that, in numbers, are the source's fault and not an image's: they trip the breaker."""
 
+CONTENT_CODES = frozenset(
+    {
+        Code.EMPTY_FILE,
+        Code.NOT_AN_IMAGE,
+        Code.UNSUPPORTED_FORMAT,
+        Code.TRUNCATED,
+        Code.TOO_LARGE,
+        Code.DECODER_CRASHED,
+    }
+)
+"""Codes of what was read, and is no picture that we can use: the source does its part. The others say nothing of it."""
+
 
 class KosmographError(Exception):
     """An error whose text is one line for a person, with the remedy."""

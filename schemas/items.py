@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
+
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A URI with the version that the listing saw ("" where the source gives none) and the size in bytes, if known."""
 
     uri: str
@@ -22,9 +23,9 @@ def image_key(uri: str, version: str) -> bytes:
 
 def pack_items(items: Iterable[Item]) -> str:
     """Items as compact JSON: `[[uri, version, size], …]`, in ASCII, so that any file name survives any database."""
-    return json.dumps([[item.uri, item.version, item.size] for item in items], separators=(",", ":"))
+    return _ENCODE(list(items))
 
 
 def unpack_items(packed: str) -> list[Item]:
     """The items of `pack_items`."""
-    return [Item(uri, version, size) for uri, version, size in json.loads(packed)]
+    return list(map(Item._make, json.loads(packed)))

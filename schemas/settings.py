@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     broker: str = Field("", repr=False, description="Redis URL; empty starts one of our own")
     s3_endpoint_url: str = Field("", description="an S3 server other than Amazon's")
     s3_anonymous: bool = Field(False, description="unsigned requests, for public buckets")
+    allow_http: bool = Field(False, description="images by http(s) URL, from public servers only")
 
     # what does the work
     model: str = Field(DEFAULT_MODEL, description="hub id, local folder, `demo` or `null`")

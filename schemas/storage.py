@@ -1,4 +1,4 @@
-"""How S3 is reached: the one place where its clients are made."""
+"""How images are reached: S3, in the one place where its clients are made, and whether the web may be read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from schemas.settings import Settings
 
+ALLOW_HTTP = "--allow-http (KOSMOGRAPH_ALLOW_HTTP=true)"
+
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
@@ -21,10 +23,11 @@ class StorageOptions:
 
     s3_endpoint_url: str = ""
     s3_anonymous: bool = False
+    allow_http: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> StorageOptions:
-        return cls(settings.s3_endpoint_url, settings.s3_anonymous)
+        return cls(settings.s3_endpoint_url, settings.s3_anonymous, settings.allow_http)
 
 
 def s3_client(

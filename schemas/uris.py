@@ -2,6 +2,7 @@
 
 `file:///…` holds the bytes of the path, percent-encoded, so that names which differ by one byte stay distinct and any
 name survives any database. `s3://bucket/key` holds the key as it is: `%`, `?` and `#` in it are plain characters.
+A URI is stored, and shown to many: whatever secret one holds is replaced by `***`, and it can then not be read.
 """
 
 import os
@@ -12,7 +13,16 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 MOST_ETAG = 200
 """No ETag is as long: one that is comes from a server that means harm."""
 
+SECRET = "***"
+_WITHOUT_QUERY = ("s3", "file")
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+_SIGNATURE = re.compile(
+    r"(?i)(?<=[?&;])((?:x-(?:amz|goog)-)?(?:signature|credential|security-token)|awsaccesskeyid|googleaccessid|sig"
+    r"|(?:access_?|auth_?|id_?)?token|api_?key|password|passwd|secret)=[^&;#]+"
+)
 
 
 def scheme_of(text: str) -> str:
@@ -54,17 +64,28 @@ def absolute_uri(text: str, folder: str | os.PathLike[str]) -> str:
     """The one URI of what a person wrote: a URI, or a path that is relative to `folder`.
 
     `.` and `..` of a path are resolved as text, like the shell's `cd`. A URI that names nothing here (another scheme,
-    `file://elsewhere/…`) comes back as written, for the loader to refuse. Raises ValueError for what no path can be.
+    `file://elsewhere/…`) comes back as written but for its secrets, for the loader to refuse. Raises ValueError for
+    what no path can be.
     """
     scheme = scheme_of(text)
-    if scheme == "s3":
-        return "s3://" + text[len("s3://") :]
+    if scheme in ("s3", "http", "https"):
+        return scheme + _without_secrets(text, scheme)[len(scheme) :]
     if scheme == "file":
         try:
             return _uri_of_path(os.fspath(path_of(text)))
         except ValueError:
-            return text
-    return text if scheme else _uri_of_path(os.path.join(folder, text))
+            return _without_secrets(text, scheme)
+    return _without_secrets(text, scheme) if scheme else _uri_of_path(os.path.join(folder, text))
+
+
+def has_secrets(uri: str) -> bool:
+    """Whether it holds a user, a password, or the signature of a presigned URL, or once did."""
+    return bool(_USER.search(uri) or (scheme_of(uri) not in _WITHOUT_QUERY and _SIGNATURE.search(uri)))
+
+
+def _without_secrets(uri: str, scheme: str) -> str:
+    hidden = _USER.sub(f"{SECRET}@", uri, count=1) if "@" in uri else uri
+    return hidden if scheme in _WITHOUT_QUERY else _SIGNATURE.sub(rf"\1={SECRET}", hidden)
 
 
 def _uri_of_path(path: str) -> str:
@@ -75,7 +96,7 @@ def _uri_of_path(path: str) -> str:
 
 def storable(uri: str) -> bool:
     """Whether every database can hold it: no NUL, no half of a surrogate pair."""
-    return "\0" not in uri and not any("\ud800" <= character <= "\udfff" for character in uri)
+    return not _UNSTORABLE.search(uri)
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,9 @@
 import signal
 import warnings
 from collections.abc import Callable
+from functools import partial
+from queue import Empty
+from threading import Event, Thread
 from typing import Any
 
 import structlog
@@ -17,23 +20,36 @@ from schemas.broker import CELERY_SETTINGS
 from schemas.errors import SetupError
 from schemas.messages import TASK_NAME
 from schemas.settings import Settings
+from schemas.uris import printable
 from worker.prefetch import Target, prefetch_of
 from worker.probe import BrokerProbe
 from worker.tasks import ChunkTask
 
 log = structlog.get_logger()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+FAREWELL_S = 3.0
+"""How long a worker that is through with its chunks waits for a broker which does not answer."""
+MOST_WHY = 200
+"""Characters of what is said of a message that was refused: its own words are in it."""
 
 
-def consume(settings: Settings, task: ChunkTask, queue: str, slots: int) -> None:
+def consume(settings: Settings, task: ChunkTask, queue: str, slots: int, abandon: Callable[[], object]) -> None:
     """Work on what comes through the queue until SIGTERM or SIGINT, and until the last chunk is out.
 
-    So much is taken at a time as keeps an engine of so many slots busy.
+    So much is taken at a time as keeps an engine of so many slots busy. `abandon` is to end the process: it is called,
+    in another thread, where all is done but Celery's loop hangs on a broker that does not answer.
     """
-    target = Target(slots)
+    target, over = Target(slots), Event()
+
+    def leave() -> None:
+        task.turns.wait_until_over()
+        if not over.wait(FAREWELL_S):
+            abandon()
 
     def stop(*_: object) -> None:
-        task.stopping.set()
+        if not task.stopping.is_set():
+            task.stopping.set()
+            Thread(target=leave, name="farewell", daemon=True).start()
         state.should_stop = 0  # Celery's loop looks at it, between events and while it tries to reconnect
 
     worker = Worker(
@@ -51,7 +67,10 @@ def consume(settings: Settings, task: ChunkTask, queue: str, slots: int) -> None
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
     warnings.simplefilter("ignore", CPendingDeprecationWarning)  # advice for version 6 at every lost connection
-    worker.start()
+    try:
+        worker.start()
+    finally:
+        over.set()
     if worker.exitcode:
         raise SetupError("the consumer of the queue gave out; the log above says how")
 
@@ -61,7 +80,7 @@ def make_app(broker: str, task: ChunkTask, *steps: type[StartStopStep]) -> Celer
     app = Celery("kosmograph", broker=broker, set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
     app.task(name=TASK_NAME, ignore_result=True, shared=False)(_as_function(task))
-    app.steps["consumer"].update(steps)
+    app.steps["consumer"].update([WireGuard, *steps])
     return app
 
 
@@ -73,7 +92,28 @@ class Worker(WorkController):  # type: ignore[misc]
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]
-    """Celery's consumer, which a malformed message does not end."""
+    """Celery's consumer, which a malformed message does not end, nor fill its log."""
+
+    refused = 0
+
+    def refuse(self, why: object, message: Any = None) -> None:
+        """Drop what came, count it, and say so in one short line."""
+        self.refused += 1
+        log.error("message refused", why=printable(str(why)[:MOST_WHY]), refused=self.refused)
+        if message is not None:
+            message.reject_log_error(log, self.connection_errors)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self.refuse(exc, message)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self.refuse("it names no task", message)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self.refuse(f"unknown task {exc}", message)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self.refuse(exc, message)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         receive = super().create_task_handler(*arguments, **options)
@@ -84,10 +124,30 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             except self.connection_errors:
                 raise
             except Exception as error:
-                log.error("message refused", why=f"{type(error).__name__}: {error}")
-                message.reject_log_error(log, self.connection_errors)
+                self.refuse(f"{type(error).__name__}: {error}", message)
 
         return receive_or_refuse
+
+
+class WireGuard(StartStopStep):  # type: ignore[misc]
+    """Drops elements of the queue that are no messages at all. kombu raises while it reads them, in Celery's loop."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        handlers = parent.task_consumer.channel.handlers  # of this connection: there are others after the next
+        handlers["BRPOP"] = partial(_read_or_drop, parent, handlers["BRPOP"])
+
+
+def _read_or_drop(consumer: Consumer, read: Callable[..., Any], **options: Any) -> Any:
+    try:
+        return read(**options)
+    except (Empty, *consumer.connection_errors):
+        raise
+    except Exception as error:
+        # taken out of the list already, and in no other: there is nothing to acknowledge
+        consumer.refuse(f"{type(error).__name__} while it was read")
+        return True
 
 
 def _as_function(task: ChunkTask) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 file:///…         percent-encoded bytes, so that every file name has a URI
 s3://bucket/key   the key as it is, never decoded
+http(s)://…       where that is allowed, from public servers only (worker/web.py)
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from schemas.errors import Code, PermanentFailure, TransientFailure
-from schemas.storage import StorageOptions
+from schemas.errors import Code, ImageFailure, PermanentFailure, TransientFailure
+from schemas.storage import ALLOW_HTTP, StorageOptions
 from schemas.uris import file_version
 from worker.images import Limits
 
 if TYPE_CHECKING:
     from worker.s3 import ObjectReader
+    from worker.web import WebReader
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,13 @@ class Fetched:
 
 
 class Fetcher:
-    """Reads one URI after the other; keeps its connection to S3."""
+    """Reads one URI after the other; keeps its connections."""
 
     def __init__(self, limits: Limits, storage: StorageOptions) -> None:
         self._limits = limits
         self._storage = storage
         self._objects: ObjectReader | None = None
+        self._pages: WebReader | None = None
 
     def fetch(self, uri: str, roots: Sequence[str] | None = None) -> Fetched:
         """The bytes and their version. Raises PermanentFailure or TransientFailure, with the version if known.
@@ -50,7 +53,9 @@ class Fetcher:
         if separator and scheme == "s3":
             bucket, _, key = rest.partition("/")
             return self._object_reader().read(bucket, key)
-        raise PermanentFailure(Code.ACCESS_DENIED, "only file:// and s3:// are read")
+        if separator and scheme in ("http", "https"):
+            return self._web_reader().read(uri)
+        raise PermanentFailure(Code.ACCESS_DENIED, "only file://, s3:// and, where it is allowed, http(s):// are read")
 
     def _object_reader(self) -> ObjectReader:
         if self._objects is None:
@@ -60,6 +65,16 @@ class Fetcher:
             self._objects = ObjectReader(self._limits, self._storage)
         return self._objects
 
+    def _web_reader(self) -> WebReader:
+        if not self._storage.allow_http:
+            text = f"reading from the web is off: {ALLOW_HTTP} lets the workers do so, then retry"
+            raise PermanentFailure(Code.ACCESS_DENIED, text)
+        if self._pages is None:
+            from worker.web import WebReader
+
+            self._pages = WebReader(self._limits)
+        return self._pages
+
 
 def read_file(location: str, limits: Limits, roots: Sequence[str] | None = None) -> Fetched:
     """The bytes of a regular file, unchanged while they were read. Never blocks on a pipe, a socket or a device."""
@@ -67,6 +82,14 @@ def read_file(location: str, limits: Limits, roots: Sequence[str] | None = None)
     path = slash.encode() + unquote_to_bytes(rest.encode(errors="surrogatepass"))
     if host not in ("", "localhost") or not slash or b"\0" in path:
         raise PermanentFailure(Code.NOT_FOUND, "this URI names no file of this machine: file:///PATH is needed")
+    try:
+        return _read_regular(path, limits, roots)
+    except ImageFailure:
+        check_place(os.path.realpath(path), roots)  # of what lies outside it is not even told whether it is there
+        raise
+
+
+def _read_regular(path: bytes, limits: Limits, roots: Sequence[str] | None) -> Fetched:
     with disk_failures():
         check_regular(os.stat(path))  # before it is opened, as opening alone has effects on some devices
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -95,8 +118,13 @@ def check_inside(descriptor: int, path: bytes, roots: Sequence[str] | None) -> N
         place = os.readlink(b"/proc/self/fd/%d" % descriptor)
     except OSError:  # no Linux: what the name leads to now
         place = os.path.realpath(path)
-    if not any(place == real or place.startswith(real + b"/") for real in map(_real, roots)):
-        text = "the file lies outside the folders that this job may read; --root FOLDER adds one"
+    check_place(place, roots)
+
+
+def check_place(place: bytes, roots: Sequence[str] | None) -> None:
+    """Refuses a path without links that leads out of the roots."""
+    if roots is not None and not any(place == real or place.startswith(real + b"/") for real in map(_real, roots)):
+        text = "the file lies outside the folders that this job may read; the same command with --root FOLDER adds one"
         raise PermanentFailure(Code.ACCESS_DENIED, text)
 
 

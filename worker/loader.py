@@ -8,6 +8,7 @@ blame. A process that is past its time is killed by its thread, and replaced.
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 import time
@@ -21,17 +22,19 @@ from typing import Self
 
 from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, TransientFailure
 from schemas.storage import StorageOptions
+from worker.buffers import Buffers, Frame
+from worker.frames import FACTS, FRAMES, PIXELS_AT, REPLY_AT, text_in
 from worker.images import SIDE, Limits, LoadedImage
-from worker.loader_link import Closing, Frame, LoaderProcess, ProcessDied, unpacked
-from worker.loader_process import FACTS, NOTE_BYTES, REPLY_BYTES, request_of
+from worker.loader_link import Closing, LoaderProcess, ProcessDied
+from worker.loader_process import request_of
 
 START_TRIES = 3
 MOST_URI = 3 * 4096 + 16  # the longest path there is, percent-encoded
 AHEAD_BYTES = 1 << 16
 """Requests beyond this are not sent: were the socket full in both directions, both sides would wait for ever."""
 
-BATCH_S, BATCH_IMAGES = 0.03, 16
-"""What is sent and received at once: as many images as take so long. Waking a thread costs more than an image does."""
+BATCH_S, BATCH_IMAGES = 0.03, FRAMES // 2
+"""A process has two batches, each of as many images as take so long: one that it works on, one that waits."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Loader:
     def __init__(self, limits: Limits, processes: int, storage: StorageOptions) -> None:
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._closing = threading.Event()
-        self._lanes = [Lane(limits, storage, self._queue, self._closing, processes) for _ in range(processes)]
+        buffers = Buffers()
+        self._lanes = [Lane(limits, storage, buffers, self._queue, self._closing, processes) for _ in range(processes)]
         for lane in self._lanes:
             lane.start()
 
@@ -112,6 +116,7 @@ class Lane(threading.Thread):
         self,
         limits: Limits,
         storage: StorageOptions,
+        buffers: Buffers,
         queue: SimpleQueue[Load | None],
         closing: threading.Event,
         lanes: int,
@@ -121,6 +126,7 @@ class Lane(threading.Thread):
         self.replaced = 0
         self._limits = limits
         self._storage = storage
+        self._buffers = buffers
         self._queue = queue
         self._closing = closing
         self._lanes = lanes
@@ -145,7 +151,7 @@ class Lane(threading.Thread):
             process = self.process or self._start()
             self._fill(process)
             began = time.monotonic()
-            frames = process.receive(min(self._batch, len(self._sent)))
+            frames = process.receive()
         except SetupError as error:
             self._take().future.set_exception(error)
         except ProcessDied as death:
@@ -160,7 +166,7 @@ class Lane(threading.Thread):
         """A process that is ready. Raises SetupError when none comes up: that is no image's fault."""
         for _ in range(START_TRIES):
             with contextlib.suppress(ProcessDied, OSError):
-                self.process = LoaderProcess(self._limits, self._storage, self._closing)
+                self.process = LoaderProcess(self._limits, self._storage, self._closing, self._buffers)
                 return self.process
         raise SetupError(f"no loader process comes up: see the log above, and try `{sys.executable} -m PIL`")
 
@@ -224,12 +230,12 @@ class Lane(threading.Thread):
 
 def settle(load: Load, frame: Frame) -> None:
     """Gives the future what the frame says."""
-    width, height, size, kind, digest, version = FACTS.unpack_from(frame.data, NOTE_BYTES)
+    width, height, size, kind, digest, version = FACTS.unpack_from(frame.data, REPLY_AT)
     if width == 0:
         load.future.set_exception(failure_in(frame))
         return
     image = LoadedImage(
-        pixels=frame[NOTE_BYTES + REPLY_BYTES :].reshape(SIDE, SIDE, 3),
+        pixels=frame[PIXELS_AT:].reshape(SIDE, SIDE, 3),
         width=width,
         height=height,
         format=text_in(kind),
@@ -240,15 +246,11 @@ def settle(load: Load, frame: Frame) -> None:
     load.future.set_result(image)
 
 
-def text_in(field: bytes) -> str:
-    return field.rstrip(b"\0").decode("ascii", "replace")
-
-
 def failure_in(frame: Frame) -> ImageFailure:
     """The failure that a frame without an image tells of."""
-    reply = unpacked(frame.data[NOTE_BYTES + FACTS.size : NOTE_BYTES + REPLY_BYTES])
     try:
+        reply = json.loads(frame[REPLY_AT + FACTS.size : PIXELS_AT].tobytes())
         kind = PermanentFailure if reply["permanent"] else TransientFailure
-        return kind(Code(reply["code"]), reply["message"], reply["version"])
-    except (KeyError, ValueError):  # a decoder that was taken over may say anything
+        return kind(Code(reply["code"]), str(reply["message"]), str(reply["version"]))
+    except (KeyError, TypeError, ValueError, RecursionError):  # a decoder that was taken over may say anything
         return PermanentFailure(Code.DECODER_CRASHED, "the process that decoded it gave no sensible answer")

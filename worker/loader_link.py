@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import struct
@@ -14,21 +15,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from schemas.errors import Code, ImageFailure, PermanentFailure
 from schemas.storage import StorageOptions
+from worker.buffers import Buffers, Frame
 from worker.fetch import late
+from worker.frames import DONE, FRAME_BYTES, FRAMES, NOTE, frame_at, new_ring, text_in
 from worker.images import Limits
-from worker.loader_process import FRAME_BYTES, HELLO, LENGTH, NOTE_BYTES
+from worker.loader_process import HELLO, LENGTH
 
 PACKAGES = str(Path(__file__).resolve().parent.parent)
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv[2]); import schemas, worker; del sys.path[0];"
-    " from worker.loader_process import run; run(int(sys.argv[1]))"
+    " from worker.loader_process import run; run(int(sys.argv[1]), int(sys.argv[3]))"
 )
 """Runs the loader_process.py beside this file, whatever lies in the user's folder and wherever we are installed."""
 
@@ -36,10 +35,8 @@ TICK_S = 0.2
 START_TIMEOUT_S = 60.0
 FETCH_GRACE_S = 1.0  # a fetch that is late ends by itself; only one that hangs is killed
 BURIAL_S = 2.0
-SOCKET_BYTES = 2 * FRAME_BYTES
+WAKE_BYTES = 4096
 TIMEVAL = struct.Struct("@ll")
-
-Frame = npt.NDArray[np.uint8]
 
 
 class ProcessDied(Exception):
@@ -59,63 +56,72 @@ class Closing(Exception):
 class LoaderProcess:
     """One process. Only the thread that made it may use it."""
 
-    def __init__(self, limits: Limits, storage: StorageOptions, closing: threading.Event) -> None:
+    def __init__(self, limits: Limits, storage: StorageOptions, closing: threading.Event, buffers: Buffers) -> None:
         """Returns when the process is ready. Raises ProcessDied or OSError where it does not come up."""
         self._limits = limits
         self._closing = closing
-        self._given = 0
+        self._buffers = buffers
+        self._given = self._taken = 0
         self._since = time.monotonic()  # when it began with the image that it has
-        self._begun, self._filled = blank(), 0
+        self._ring = new_ring()
         self._socket, theirs = socket.socketpair()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(0, round(TICK_S * 1e6)))
-        with theirs:
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(self._close)
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", BOOT, str(theirs.fileno()), PACKAGES],
+                [sys.executable, "-P", "-c", BOOT, str(theirs.fileno()), PACKAGES, str(self._ring)],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._ring],
                 process_group=0,  # a signal to the worker's whole group is for the worker to obey
             )
-        try:
+            undo.callback(self._end)
+            theirs.close()
             self._greet(json.dumps({"limits": asdict(limits), "storage": asdict(storage)}))
-        except BaseException:
-            self.kill()
-            raise
+            undo.pop_all()
 
     def send(self, requests: Sequence[bytes]) -> None:
-        """Hands over images. If the process is dead, `receive` will tell."""
-        if not self._given:
+        """Hands over images, so that it has at most FRAMES. If the process is dead, `receive` will tell."""
+        if self._given == self._taken:
             self._since = time.monotonic()
         self._given += len(requests)
+        assert self._given - self._taken <= FRAMES, "a frame is used again when it has been taken"
         self._write(b"".join(map(packet, requests)))
 
-    def receive(self, count: int) -> list[Frame]:
-        """The frames of the oldest images: `count` of them, or fewer where these take long, but at least one.
+    def receive(self) -> list[Frame]:
+        """The frames of the oldest images, as many as are complete, but at least one.
 
         Raises ProcessDied when it ended or must end over the oldest, and Closing.
         """
-        frames = [self._begun, *(blank() for _ in range(count - 1))]
-        while self._filled < FRAME_BYTES:
-            self._filled += self._read([self._begun.data[self._filled :], *(frame.data for frame in frames[1:])])
-            if self._filled < FRAME_BYTES:
-                self._check_time()
-        complete, self._filled = divmod(self._filled, FRAME_BYTES)
-        self._begun = frames[complete] if complete < count else blank()
-        self._given -= complete
-        self._since = time.monotonic()
-        return frames[:complete]
+        while True:
+            ended = self._read(WAKE_BYTES) == b""
+            if frames := self._complete():
+                self._since = time.monotonic()
+                return frames
+            if ended:
+                raise ProcessDied(self._cause(), self._note()[1])
+            self._check_time()
 
     def kill(self) -> None:
+        self._end()
+        self._close()
+
+    def _end(self) -> None:
         self._process.kill()
-        self._socket.close()
         with contextlib.suppress(subprocess.TimeoutExpired):  # asleep in the kernel, on a dead file server
             self._process.wait(BURIAL_S)
 
+    def _close(self) -> None:
+        self._socket.close()
+        os.close(self._ring)
+
     def _greet(self, settings: str) -> None:
         self._write(packet(settings.encode()))
-        hello, filled = bytearray(len(HELLO)), 0
-        while filled < len(HELLO):
-            filled += self._read([memoryview(hello)[filled:]])
+        hello = b""
+        while len(hello) < len(HELLO):
+            more = self._read(len(HELLO) - len(hello))
+            if more == b"":
+                raise ProcessDied(self._cause())
+            hello += more or b""
             self._check_closing()
             if time.monotonic() - self._since > START_TIMEOUT_S:
                 raise ProcessDied(f"it was not ready after {START_TIMEOUT_S:g} s")
@@ -126,32 +132,48 @@ class LoaderProcess:
         with contextlib.suppress(OSError):
             self._socket.sendall(message)
 
-    def _read(self, buffers: list[memoryview]) -> int:
-        """How much was read, with one call that holds no lock while it waits: less than asked for after a tick."""
+    def _read(self, most: int) -> bytes | None:
+        """What it has sent, None if that is nothing for a tick; empty when it has ended."""
         try:
-            count: int = self._socket.recvmsg_into(buffers, 0, socket.MSG_WAITALL)[0]
+            return self._socket.recv(most)
         except BlockingIOError:
-            return 0
+            return None
         except ConnectionError:  # it died with an unread request
-            count = 0
-        if count == 0:
-            raise ProcessDied(self._cause(), self._note().get("version", ""))
-        return count
+            return b""
 
-    def _note(self) -> dict[str, Any]:
-        """The note at the head of the frame that has begun, empty while it is not here."""
-        return unpacked(self._begun.data[:NOTE_BYTES]) if self._filled >= NOTE_BYTES else {}
+    def _complete(self) -> list[Frame]:
+        """Copies of the frames that are complete and have not been taken."""
+        (done,) = DONE.unpack(os.pread(self._ring, DONE.size, 0).ljust(DONE.size, b"\0"))
+        if done > self._given:
+            raise ProcessDied("it counts images that it was not given")
+        frames: list[Frame] = []
+        while (left := done - self._taken) > 0:
+            some = [self._buffers.take() for _ in range(min(left, FRAMES - self._taken % FRAMES))]
+            if os.preadv(self._ring, [frame.data for frame in some], frame_at(self._taken)) < len(some) * FRAME_BYTES:
+                raise ProcessDied("it cut its frames off")
+            self._taken += len(some)
+            frames += some
+        return frames
+
+    def _note(self) -> tuple[float | None, str]:
+        """How long the oldest image took to be fetched, None while it is not, and its version."""
+        head = os.pread(self._ring, NOTE.size, frame_at(self._taken)).ljust(NOTE.size, b"\0")
+        number, fetch_s, version = NOTE.unpack(head)
+        if number != self._taken + 1:
+            return None, ""
+        sensible = 0.0 <= fetch_s <= self._limits.fetch_timeout_s + FETCH_GRACE_S
+        return fetch_s if sensible else 0.0, text_in(version)
 
     def _check_time(self) -> None:
         """Raises ProcessDied when the oldest image takes too long: its note shows that it is fetched."""
         self._check_closing()
         took_s = time.monotonic() - self._since
-        note = self._note()
-        if note and took_s > note["fetch_s"] + self._limits.decode_timeout_s:
-            text = f"decoding took longer than {self._limits.decode_timeout_s:g} s (KOSMOGRAPH_DECODE_TIMEOUT_S)"
-            raise ProcessDied("late", failure=PermanentFailure(Code.TIMEOUT, text, note["version"]))
-        if not note and took_s > self._limits.fetch_timeout_s + FETCH_GRACE_S:
+        fetch_s, version = self._note()
+        if fetch_s is None and took_s > self._limits.fetch_timeout_s + FETCH_GRACE_S:
             raise ProcessDied("late", failure=late(self._limits.fetch_timeout_s))
+        if fetch_s is not None and took_s > fetch_s + self._limits.decode_timeout_s:
+            text = f"decoding took longer than {self._limits.decode_timeout_s:g} s (KOSMOGRAPH_DECODE_TIMEOUT_S)"
+            raise ProcessDied("late", failure=PermanentFailure(Code.TIMEOUT, text, version))
 
     def _check_closing(self) -> None:
         if self._closing.is_set():
@@ -166,18 +188,5 @@ class LoaderProcess:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def blank() -> Frame:
-    return np.empty(FRAME_BYTES, np.uint8)
-
-
 def packet(message: bytes) -> bytes:
     return LENGTH.pack(len(message)) + message
-
-
-def unpacked(part: memoryview) -> dict[str, Any]:
-    """The JSON in a part of a frame, empty where there is none."""
-    try:
-        values = json.loads(str(part, "utf-8").rstrip())
-    except ValueError:
-        return {}
-    return values if isinstance(values, dict) else {}

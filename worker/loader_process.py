@@ -3,19 +3,16 @@
 What travels on the socket, which is this process's alone:
 
     in    the limits and the storage, once       then, for each image, as JSON, its URI, whether exact, and the roots
-    out   HELLO, once everything is imported     then, for each image, one frame:
+    out   HELLO, once everything is imported     then a byte whenever frames have been completed
 
-    frame = NOTE_BYTES    JSON, sent once the bytes are here: their version, and how long that took
-          + REPLY_BYTES   FACTS of the image, or zeros and, as JSON, why there is none
-          + PIXEL_BYTES   224×224×3 uint8 (zeros after a failure)
-
-No pickle: what decodes hostile files must not be able to make its parent run code. A frame has one size, so that the
-parent gets it with one call that holds no lock while it waits.
+The frames themselves lie in a ring that the parent shares: see worker/frames.py. The parent is not woken for each of
+them, which would cost it more than the frame: at once where no other image waits, else every TELL_S.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -25,45 +22,67 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO, TypeVar
+from mmap import mmap
+from typing import Any, TypeVar
 
 from PIL import AvifImagePlugin
 
 from schemas.errors import Code, ImageFailure, PermanentFailure
 from schemas.storage import StorageOptions
 from worker.fetch import Fetcher
-from worker.images import PIXEL_BYTES, Limits, decode
+from worker.frames import DONE, FACTS, FRAME_BYTES, NOTE, PIXELS_AT, REPLY_AT, REPLY_BYTES, RING_BYTES, frame_at
+from worker.images import Limits, decode
+from worker.malloc import keep_memory
 
-HELLO = b"loader 1"
-NOTE_BYTES = 512
-REPLY_BYTES = 2304
-FRAME_BYTES = NOTE_BYTES + REPLY_BYTES + PIXEL_BYTES
-NO_PIXELS = bytes(PIXEL_BYTES)
+HELLO = b"loader 2"
+TELL_S = 0.01
 MESSAGE_LENGTH = 350  # its JSON fits into a reply, whatever the letters are
+RECEIVE_BYTES = 1 << 16
 
 LENGTH = struct.Struct("!I")
-FACTS = struct.Struct("!IIQ12s32s200s")  # upright width, height, bytes, format, sha256, version
 T = TypeVar("T")
 OOM_SCORE = b"800"
 GRACE_S = 5.0
+KEEP_BYTES = 16 << 20  # a picture of 4 megapixels
 
 
-def run(descriptor: int) -> None:
+def run(socket_number: int, ring_number: int) -> None:
     """Serves the parent at the other end of the socket, and returns when that has left."""
-    channel = socket.socket(fileno=descriptor)
+    channel = socket.socket(fileno=socket_number)
     protect()
-    stream = channel.makefile("rb")
-    settings = json.loads(receive(stream) or b"{}")
+    keep_memory(KEEP_BYTES)
+    inbox = Inbox(channel)
+    settings = json.loads(inbox.wait() or b"{}")
     limits = Limits(**settings["limits"])
     bound_memory(limits.max_memory_bytes)
     fetcher = Fetcher(limits, StorageOptions(**settings["storage"]))
-    lifetime_s = limits.fetch_timeout_s + limits.decode_timeout_s + GRACE_S
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    gc.freeze()  # what was imported stays: no collection need look at it again
+    with mmap(ring_number, RING_BYTES) as ring, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         channel.sendall(HELLO)
-        while request := receive(stream):
-            signal.setitimer(signal.ITIMER_REAL, lifetime_s)  # ends us also when the parent that would is gone
-            answer(channel, fetcher, limits, request)
+        serve(inbox, channel, ring, fetcher, limits)
+
+
+def serve(inbox: Inbox, channel: socket.socket, ring: mmap, fetcher: Fetcher, limits: Limits) -> None:
+    """Answers request after request, and tells the parent of what is complete."""
+    lifetime_s = limits.fetch_timeout_s + limits.decode_timeout_s + GRACE_S
+    done = told = 0
+    told_at = 0.0
+    while True:
+        request = inbox.take()
+        if done > told and (request is None or time.monotonic() - told_at > TELL_S):
+            channel.sendall(b".")
+            told, told_at = done, time.monotonic()
+        if request is None:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            request = inbox.wait()
+            if request is None:
+                return
+        signal.setitimer(signal.ITIMER_REAL, lifetime_s)  # ends us also when the parent that would is gone
+        at = frame_at(done)
+        done += 1
+        with memoryview(ring) as view, view[at : at + FRAME_BYTES] as frame:
+            answer(frame, done, fetcher, limits, request)
+        DONE.pack_into(ring, 0, done)
 
 
 def protect() -> None:
@@ -96,34 +115,53 @@ def request_of(uri: str, exact: bool, roots: Sequence[str] | None = None) -> byt
     return json.dumps([uri, exact, roots]).encode()
 
 
-def receive(stream: BinaryIO) -> bytes:
-    """The next message from the parent, empty at the end."""
-    head = stream.read(LENGTH.size)
-    return stream.read(LENGTH.unpack(head)[0]) if len(head) == LENGTH.size else b""
+class Inbox:
+    """The parent's messages, each a LENGTH and so many bytes."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._received = bytearray()
+
+    def take(self) -> bytes | None:
+        """The next message if it is here."""
+        if len(self._received) < LENGTH.size:
+            return None
+        end = LENGTH.size + LENGTH.unpack_from(self._received)[0]
+        if len(self._received) < end:
+            return None
+        message = bytes(self._received[LENGTH.size : end])
+        del self._received[:end]
+        return message
+
+    def wait(self) -> bytes | None:
+        """The next message, None at the end."""
+        while (message := self.take()) is None:
+            more = self._channel.recv(RECEIVE_BYTES)
+            if not more:
+                return None
+            self._received += more
+        return message
 
 
-def answer(channel: socket.socket, fetcher: Fetcher, limits: Limits, request: bytes) -> None:
-    """Sends one frame, whatever happens to the image."""
+def answer(frame: memoryview, number: int, fetcher: Fetcher, limits: Limits, request: bytes) -> None:
+    """Fills the frame of an image, whatever happens to it."""
     uri, exact, roots = json.loads(request)
     started = time.monotonic()
     fetched = outcome_of(lambda: fetcher.fetch(uri, roots), limits)
     if isinstance(fetched, ImageFailure):
-        channel.sendall(packed({}, NOTE_BYTES) + described(fetched, "") + NO_PIXELS)
+        frame[REPLY_AT:PIXELS_AT] = described(fetched, "")
         return
-    channel.sendall(packed({"version": fetched.version, "fetch_s": time.monotonic() - started}, NOTE_BYTES))
+    version = fetched.version.encode()
+    NOTE.pack_into(frame, 0, number, time.monotonic() - started, version)
     image = outcome_of(lambda: decode(fetched.data, limits, exact=exact), limits)
     if isinstance(image, ImageFailure):
-        channel.sendall(described(image, fetched.version) + NO_PIXELS)
+        frame[REPLY_AT:PIXELS_AT] = described(image, fetched.version)
         return
-    facts = FACTS.pack(
-        image.width,
-        image.height,
-        len(fetched.data),
-        image.format.encode(),
-        hashlib.sha256(fetched.data).digest(),
-        fetched.version.encode(),
+    frame[PIXELS_AT:] = image.pixels
+    digest = hashlib.sha256(fetched.data).digest()
+    FACTS.pack_into(
+        frame, REPLY_AT, image.width, image.height, len(fetched.data), image.format.encode(), digest, version
     )
-    channel.sendall(facts.ljust(REPLY_BYTES) + image.pixels)
 
 
 def outcome_of(work: Callable[[], T], limits: Limits) -> T | ImageFailure:

@@ -82,7 +82,11 @@ DENIED = (
 SLOW_DOWN = (TransientFailure, Code.THROTTLED, "S3 asks to slow down ({code})")
 SERVER_ERROR = (TransientFailure, Code.STORAGE_UNAVAILABLE, "S3 has an error of its own ({code})")
 NO_OBJECT = (PermanentFailure, Code.NOT_FOUND, "no such object in s3://{bucket}")
-NO_BUCKET = (PermanentFailure, Code.NOT_FOUND, "no such bucket: {bucket}")
+NO_BUCKET = (
+    PermanentFailure,
+    Code.NOT_FOUND,
+    "no such bucket: {bucket}; check the name, and KOSMOGRAPH_S3_ENDPOINT_URL",
+)
 EXPIRED = (PermanentFailure, Code.ACCESS_DENIED, "the credentials have expired ({code}): renew them, then retry")
 ARCHIVED = (PermanentFailure, Code.ACCESS_DENIED, "the object is archived (Glacier): restore it, then retry")
 CLOCK = (PermanentFailure, Code.ACCESS_DENIED, "this machine's clock is wrong ({code}): set it, then retry")

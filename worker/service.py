@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import uuid
+from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import version
 from types import FrameType
@@ -69,13 +70,19 @@ def run_worker(settings: Settings, *, revision: str | None, dtype: str | None, n
                 queue = queue_name(ref.name, ref.revision, ref.dtype)
                 log.info("worker ready", model=ref.name, revision=ref.revision, queue=queue, runtime=runtime)
                 with closing(Reporter(engine, task.clock)):
-                    consume(settings, task, queue, engine.figures.slots)
+                    consume(settings, task, queue, engine.figures.slots, lambda: _abandon(faults))
     if faults and isinstance(faults[0], DeviceLost):
         log.critical("worker ended", why=str(faults[0]))
         raise SystemExit(TRY_AGAIN)
     if faults:
         raise faults[0]
     log.info("worker ended")
+
+
+def _abandon(faults: Sequence[BaseException]) -> None:
+    """Ends the process with nothing in work. What the broker was not told, the ledger knows."""
+    log.warning("worker ended without its broker, which does not answer", why=str(faults[0]) if faults else None)
+    os._exit(TRY_AGAIN if faults and isinstance(faults[0], DeviceLost) else 1 if faults else 0)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -22,6 +22,7 @@ from schemas.settings import Settings
 from worker.annotator import Annotator
 from worker.busy import WorkClock
 from worker.leases import Held, Leases
+from worker.turns import Turns
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -40,6 +41,7 @@ class ChunkTask:
     broken: Callable[[BaseException], None]
     stopping: Event = field(default_factory=Event)
     clock: WorkClock = field(default_factory=WorkClock)
+    turns: Turns = field(default_factory=Turns)
 
     def __call__(self, **message: Any) -> None:
         """Never raises: a message is acknowledged whatever comes of it, since the ledger knows what is left to do."""
@@ -57,9 +59,13 @@ class ChunkTask:
             log.exception("task failed; the chunk is left to its lease", chunk=chunk.chunk_id)
 
     def _take(self, chunk: ChunkMessage) -> None:
-        if self.stopping.is_set():
-            put_back(self.database, Departure(chunk.chunk_id, chunk.fence, chunk.uris))
-            return
+        with self.turns.turn(chunk.alone, self.stopping.is_set) as got_it:
+            if got_it and not self.stopping.is_set():
+                self._claim(chunk)
+            else:
+                put_back(self.database, Departure(chunk.chunk_id, chunk.fence, chunk.uris))
+
+    def _claim(self, chunk: ChunkMessage) -> None:
         claim_it = partial(claim_chunk, worker=self.name, lease_s=self.settings.lease_s)
         claim = self._patiently(partial(claim_it, self.database, chunk.chunk_id, chunk.fence))
         if claim is not None:

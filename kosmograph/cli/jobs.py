@@ -1,4 +1,4 @@
-"""`status`, `pause`, `resume`, `cancel`, `retry`, `failures`: a job's state, seen and changed."""
+"""`status`, `pause`, `resume`, `cancel`, `priority`, `retry`, `failures`: a job's state, seen and changed."""
 
 from typing import Annotated
 
@@ -52,6 +52,20 @@ def cancel(job: JobName, db: Db = None) -> None:
     raise typer.Exit(run(job, db))
 
 
+def priority(
+    job: JobName,
+    priority: Annotated[int, typer.Argument(metavar="P", help="Higher goes first; -- before a negative one.")],
+    db: Db = None,
+) -> None:
+    """Change whose images go first: within seconds, whatever is queued already.
+
+    Example: kosmograph priority archive-2024 10
+    """
+    from kosmograph.control import set_priority
+
+    raise typer.Exit(set_priority(job, priority, db))
+
+
 def retry(
     job: JobName,
     code: Annotated[str | None, typer.Option("--code", metavar="CODE", help="Only failures of this code.")] = None,
@@ -76,4 +90,4 @@ def failures(job: JobName, as_json: Json = False, db: Db = None) -> None:
     raise typer.Exit(show_failures(job, as_json=as_json, db=db))
 
 
-COMMANDS = (status, pause, resume, cancel, retry, failures)
+COMMANDS = (status, pause, resume, cancel, priority, retry, failures)

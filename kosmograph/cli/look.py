@@ -31,6 +31,12 @@ def sql(
     output: Annotated[
         str, typer.Option("--format", metavar="table|csv|json|parquet", help="parquet goes to a pipe or file.")
     ] = "table",
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0, help="What the answer may take; 0: any time.")
+    ] = 60.0,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="ROWS", min=0, help="An answer of more rows is refused; 0: any number.")
+    ] = 100_000,
     db: Db = None,
 ) -> None:
     """Ask the database. Read-only.
@@ -39,7 +45,7 @@ def sql(
     """
     from kosmograph.ask import ask
 
-    raise typer.Exit(ask(query, output, db))
+    raise typer.Exit(ask(query, output, db, timeout_s=timeout, most_rows=limit))
 
 
 COMMANDS = (show, sql)

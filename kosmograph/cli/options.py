@@ -8,6 +8,14 @@ Db = Annotated[
     str | None, typer.Option("--db", metavar="URL", help="Database (KOSMOGRAPH_DB, sqlite:///kosmograph.db).")
 ]
 Broker = Annotated[str | None, typer.Option("--broker", metavar="URL", help="A running Redis (KOSMOGRAPH_BROKER).")]
+AllowHttp = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-http",
+        help="Images by http(s) URL, from public servers only (KOSMOGRAPH_ALLOW_HTTP).",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The name of a job, as `kosmograph status` lists them.")]
 Model = Annotated[

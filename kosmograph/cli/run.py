@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kosmograph.cli.options import (
+    AllowHttp,
     Broker,
     Constrained,
     Db,
@@ -27,7 +28,8 @@ from kosmograph.cli.options import (
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...", help="File, folder, glob, s3://bucket/prefix, @manifest (txt, csv, jsonl, parquet), or -"
+        metavar="SOURCE...",
+        help="File, folder, glob, s3://bucket/prefix, @manifest (txt, csv, jsonl, parquet), URL, or -",
     ),
 ]
 JobOption = Annotated[str | None, typer.Option("--job", metavar="NAME", help="Name of the job, else from the sources.")]
@@ -36,6 +38,10 @@ Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="
 Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", help="Only these names; repeatable.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Not these names; repeatable.")]
 AllFiles = Annotated[bool, typer.Option("--all-files", help="Also hidden names and known non-image extensions.")]
+Root = Annotated[
+    list[str] | None,
+    typer.Option("--root", metavar="FOLDER", help="A manifest may also name files in this folder; repeatable."),
+]
 Recheck = Annotated[bool, typer.Option("--recheck", help="Read again what comes without a version (manifests).")]
 Exact = Annotated[bool, typer.Option("--exact", help="Decode every JPEG in full: slower, the reference's pixels.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first permanent failure.")]
@@ -66,6 +72,8 @@ def annotate(
     include: Include = None,
     exclude: Exclude = None,
     all_files: AllFiles = False,
+    root: Root = None,
+    allow_http: AllowHttp = None,
     recheck: Recheck = False,
     exact: Exact = False,
     strict: Strict = False,
@@ -82,7 +90,7 @@ def annotate(
     from kosmograph.summary import print_summary
     from schemas.settings import load_settings
 
-    settings = load_settings(db=db, broker=broker, workers=workers, device=device, model=model)
+    settings = load_settings(db=db, broker=broker, workers=workers, device=device, model=model, allow_http=allow_http)
     request = _request(
         source,
         settings.model,
@@ -96,6 +104,7 @@ def annotate(
         priority=priority,
         strict=strict,
         limit=limit,
+        roots=tuple(root or ()),
         recheck=recheck,
     )
     raise typer.Exit(print_summary(run(request, settings, Display()), settings))
@@ -121,6 +130,8 @@ def submit(
     include: Include = None,
     exclude: Exclude = None,
     all_files: AllFiles = False,
+    root: Root = None,
+    allow_http: AllowHttp = None,
     recheck: Recheck = False,
     exact: Exact = False,
     strict: Strict = False,
@@ -134,7 +145,7 @@ def submit(
     from kosmograph.submit import submit as run
     from schemas.settings import load_settings
 
-    settings = load_settings(db=db, model=model)
+    settings = load_settings(db=db, model=model, allow_http=allow_http)
     request = _request(
         source,
         settings.model,
@@ -148,6 +159,7 @@ def submit(
         priority=priority,
         strict=strict,
         limit=limit,
+        roots=tuple(root or ()),
         recheck=recheck,
     )
     raise typer.Exit(run(request, settings))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kosmograph.cli.options import Broker, Db, Device, Dtype, Model, Revision
+from kosmograph.cli.options import AllowHttp, Broker, Db, Device, Dtype, Model, Revision
 
 
 def dispatch(db: Db = None, broker: Broker = None) -> None:
@@ -25,6 +25,7 @@ def worker(
     db: Db = None,
     broker: Broker = None,
     device: Device = None,
+    allow_http: AllowHttp = None,
     gpus: Annotated[str | None, typer.Option("--gpus", metavar="all|0,1", help="One worker process for each.")] = None,
     name: Annotated[str | None, typer.Option("--name", hidden=True)] = None,
 ) -> None:
@@ -35,7 +36,7 @@ def worker(
     from kosmograph.services import run_one_worker, run_workers
     from schemas.settings import load_settings
 
-    settings = load_settings(model=model, db=db, broker=broker, device=device)
+    settings = load_settings(model=model, db=db, broker=broker, device=device, allow_http=allow_http)
     if gpus is not None:
         raise typer.Exit(run_workers(settings, revision=revision, dtype=dtype, gpus=gpus))
     raise typer.Exit(run_one_worker(settings, revision=revision, dtype=dtype, name=name))

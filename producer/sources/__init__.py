@@ -9,14 +9,15 @@ from pathlib import Path
 
 from producer.sources.disk import FileSource, FolderSource
 from producer.sources.filters import Filters, Glob, Skip
-from producer.sources.manifest import ManifestSource, spool, spooled
+from producer.sources.manifest import STDIN, ManifestSource, forget_spools, spool, spooled
 from producer.sources.source import Listed, Source
+from producer.sources.web import UrlSource
 from schemas.errors import SourceError, UsageError
 from schemas.items import Item
-from schemas.storage import StorageOptions, s3_client
-from schemas.uris import file_uri, path_of, printable, scheme_of, split_s3, storable
+from schemas.storage import ALLOW_HTTP, StorageOptions, s3_client
+from schemas.uris import absolute_uri, file_uri, has_secrets, path_of, printable, scheme_of, split_s3, storable
 
-__all__ = ["Filters", "Item", "Listed", "Skip", "Source", "StorageOptions", "open_sources"]
+__all__ = ["Filters", "Item", "Listed", "Skip", "Source", "StorageOptions", "forget_spools", "open_sources"]
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -39,10 +40,14 @@ def _open(spec: str, filters: Filters, storage: StorageOptions, spool_dir: Path)
     if spec.startswith("@"):
         return _manifest(spec[1:], filters)
     scheme = scheme_of(spec)
+    if scheme and has_secrets(spec):  # which are not repeated here
+        raise UsageError(
+            f"a {scheme}:// source holds no user, password or signature, as it is stored and shown; name it without"
+        )
     if scheme == "s3":
         return _s3(spec, filters, storage)
     if scheme in ("http", "https"):
-        raise UsageError(f"{scheme}://: reading from the web is off for now; download the images and name their folder")
+        return _url(spec, storage)
     if scheme not in ("", "file"):
         raise UsageError(f"{scheme}://: unknown scheme; name a path, s3://bucket/prefix or @manifest")
     return _disk(_path(spec), filters)
@@ -117,15 +122,23 @@ def _s3(spec: str, filters: Filters, storage: StorageOptions) -> Source:
     return _tried(source, nothing if prefix else "")
 
 
+def _url(spec: str, storage: StorageOptions) -> Source:
+    if not storage.allow_http:
+        raise UsageError(f"reading from the web is off: {ALLOW_HTTP} switches it on; download the images otherwise")
+    if not storable(spec):
+        raise UsageError(f"{printable(spec)}: no database holds such a URL; percent-encode it")
+    return UrlSource(absolute_uri(spec, "/"))
+
+
 def _standard_input(spec: str, filters: Filters, spool_dir: Path) -> Source:
     if spec == "-":
         if sys.stdin.isatty():
             raise UsageError("standard input is a terminal; pipe URIs in: find photos | kosmograph annotate -")
         try:
-            spec = "stdin:" + spool(sys.stdin.buffer, spool_dir, Path.cwd())
+            spec = STDIN + spool(sys.stdin.buffer, spool_dir, Path.cwd())
         except OSError as error:
             raise SourceError(f"cannot keep standard input in {spool_dir}: {error.strerror}; make room there") from None
-    path = spooled(spool_dir, spec.removeprefix("stdin:"))
+    path = spooled(spool_dir, spec.removeprefix(STDIN))
     if not path.is_file():
         raise SourceError(f"{spec}: what was read from standard input is gone; pipe it in again with -")
-    return _tried(ManifestSource(path, spec, filters))
+    return _tried(ManifestSource(path, spec, filters, root=Path.cwd()))

@@ -23,6 +23,7 @@ class FileSource:
 
     def __init__(self, path: str, spec: str) -> None:
         self.spec = spec
+        self.roots: Sequence[str] = (os.path.realpath(path),)
         self._path = path
 
     def list(self, after: str | None = None) -> Iterator[Listed]:
@@ -55,6 +56,7 @@ class FolderSource:
         self, root: str, spec: str, filters: Filters, glob: Glob | None = None, names_at_once: int = NAMES_AT_ONCE
     ) -> None:
         self.spec = spec
+        self.roots: Sequence[str] = (root.rstrip("/") or "/",)
         self._root = os.fsencode(root).rstrip(b"/") + b"/"
         self._inside = os.path.realpath(self._root).rstrip(b"/") + b"/"
         self._filters = filters

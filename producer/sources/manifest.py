@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +24,8 @@ from schemas.items import Item
 from schemas.uris import absolute_uri, printable, scheme_of, storable
 
 COLUMN = "uri"
+STDIN = "stdin:"
+"""How the spec of standard input begins; what follows is its digest."""
 MOST_LINE_BYTES = 2**16
 PARQUET_ROWS = 8192
 
@@ -35,11 +37,14 @@ class ManifestSource:
     """The URIs that a file lists, in its order; relative paths are relative to the folder it lies in.
 
     Include and exclude patterns match a row as it is written, without its scheme; extensions are not looked at.
+    Files that it names are read below `root`, by default its folder: whoever wrote the list is not trusted with more.
     """
 
-    def __init__(self, path: Path, spec: str, filters: Filters) -> None:
+    def __init__(self, path: Path, spec: str, filters: Filters, root: Path | None = None) -> None:
         self.spec = spec
+        self.roots: Sequence[str] = (str(root or path.parent),)
         self._path = path
+        self._folder = os.fspath(path.parent)
         self._filters = filters
         self._read = _reader(path)
 
@@ -54,15 +59,17 @@ class ManifestSource:
             raise SourceError(f"cannot read the manifest {printable(str(self._path))}: {why}; check it") from None
 
     def _look(self, value: object) -> Item | Skip:
-        uri = uri_of(value, self._path.parent)
+        uri = uri_of(value, self._folder)
         if uri is None:
             return Skip.UNUSABLE
+        if self._filters.take_all:
+            return Item(uri)
         written = str(value)
         path = written.partition("://")[2] if scheme_of(written) else written
         return Item(uri) if self._filters.selects(path) else Skip.FILTERED
 
 
-def uri_of(value: object, folder: Path) -> str | None:
+def uri_of(value: object, folder: str) -> str | None:
     """The URI of what a row holds, or None where there is nothing that could be tried or stored."""
     if not isinstance(value, str) or not value.strip():
         return None
@@ -85,7 +92,7 @@ def spool(stream: BinaryIO, folder: Path, base: Path) -> str:
     try:
         with open(handle, "wb") as file:
             for _, line in _text_rows_of(stream, "standard input"):
-                uri = uri_of(line, base)
+                uri = uri_of(line, os.fspath(base))
                 whole = (line if uri is None else uri).encode("utf-8", "surrogateescape") + b"\n"
                 digest.update(whole)
                 file.write(whole)
@@ -94,6 +101,13 @@ def spool(stream: BinaryIO, folder: Path, base: Path) -> str:
     finally:
         Path(draft).unlink(missing_ok=True)
     return name
+
+
+def forget_spools(specs: Iterable[str], folder: Path) -> None:
+    """Removes what was kept of standard input, for sources that have been listed to their end."""
+    for spec in specs:
+        if spec.startswith(STDIN):
+            spooled(folder, spec.removeprefix(STDIN)).unlink(missing_ok=True)
 
 
 def spooled(folder: Path, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -32,6 +32,7 @@ class S3Source:
 
     def __init__(self, client: S3Client, bucket: str, prefix: str, filters: Filters, page_size: int = 1000) -> None:
         self.spec = f"s3://{bucket}/{prefix}"
+        self.roots: Sequence[str] = ()
         self._client = client
         self._bucket = bucket
         self._prefix = prefix

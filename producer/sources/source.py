@@ -1,15 +1,13 @@
 """What every source of images gives."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from producer.sources.filters import Skip
 from schemas.items import Item
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """One name of a source: its item, or why it is passed over; and from where a restart goes on.
 
     `cursor` is printable ASCII, and means something to the source that gave it alone.
@@ -26,6 +24,10 @@ class Source(Protocol):
     @property
     def spec(self) -> str:
         """Canonical text: the same source has the same, and `open_sources` opens it again."""
+
+    @property
+    def roots(self) -> Sequence[str]:
+        """The absolute folders (or files) in which its local files lie: nothing else of a disk is read for it."""
 
     def list(self, after: str | None = None) -> Iterator[Listed]:
         """Everything in it, in an order that does not change, strictly after a cursor. Raises SourceError."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, update
 
-from schemas.errors import SOURCE_FAULTS
+from schemas.errors import CONTENT_CODES, SOURCE_FAULTS
 from schemas.ledger.jobs import pause_within
 from schemas.ledger.work import Claim
 from schemas.results import Completion, Failure, Later, Settled
@@ -19,12 +19,13 @@ def hold_back_faults(
 
     Images that fail with a source fault, one after the other over all workers with not one read between them, are
     counted in the job (whose row is locked). At `breaker_images` of them it pauses with the reason; `resume` goes on
-    where it stopped.
+    where it stopped. What says nothing of the source (a worker that died, a store that asks to slow down) leaves the
+    count as it is.
     """
     faults = [one for one in completion.settled if _fault(one)]
     passing = sum(len(later.items) for later in completion.later if later.code in SOURCE_FAULTS)
-    answered = len(completion.settled) > len(faults)
-    in_a_row = 0 if answered else job.source_faults + len(faults) + passing
+    read = any(_was_read(one) for one in completion.settled)
+    in_a_row = 0 if read else job.source_faults + len(faults) + passing
     if in_a_row != job.source_faults:
         connection.execute(update(jobs).where(jobs.c.id == claim.job_id).values(source_faults=in_a_row))
     if in_a_row < breaker_images or not (faults or passing):
@@ -33,6 +34,12 @@ def hold_back_faults(
     kept = [one for one in completion.settled if not _fault(one)]
     back = Later([one.item for one in faults], tries=claim.tries)
     return replace(completion, settled=kept, later=[*completion.later, back])
+
+
+def _was_read(one: Settled) -> bool:
+    """Whether the source gave the item's bytes, picture or not."""
+    failures = (result for result in one.results.values() if isinstance(result, Failure))
+    return one.content is not None or any(failure.code in CONTENT_CODES for failure in failures)
 
 
 def _fault(one: Settled) -> Failure | None:

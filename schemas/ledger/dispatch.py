@@ -1,14 +1,18 @@
 """The dispatcher's part of a chunk's life: out to the queue, and back when the queue or a worker has lost it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, groupby, zip_longest
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
 from schemas.database import Database
 from schemas.errors import Code
 from schemas.items import unpack_items
 from schemas.ledger.settlement import complete
+from schemas.ledger.shares import READY, Standing, fair_shares, in_the_way, standings
 from schemas.ledger.states import BACK_TO_PENDING, PENDING, QUEUED, RUNNING
 from schemas.ledger.work import Claim, claim_of
 from schemas.results import Completion, Failure, Later, Settled
@@ -17,17 +21,20 @@ from schemas.tables import chunks, jobs, unix_now
 MOST_CRASHES = 2
 """Running leases that may expire before a chunk is taken apart, and before a single image is given up."""
 
-READY = PENDING & (chunks.c.retry_at <= unix_now())
 EXPIRED = RUNNING & (chunks.c.lease_until < unix_now())
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A chunk that is on its way to the queue, under its new fence."""
+    """A chunk that is on its way to the queue, under its new fence.
+
+    `alone` is for one that a worker has died over: should it die again, no other chunk is to be suspected.
+    """
 
     chunk_id: int
     fence: int
     uris: list[str]
+    alone: bool = False
 
 
 def open_queues(database: Database, job_id: int | None = None) -> list[str]:
@@ -40,22 +47,33 @@ def open_queues(database: Database, job_id: int | None = None) -> list[str]:
 
 
 def take_pending(database: Database, queue: str, broker: str, most: int, job_id: int | None = None) -> list[Departure]:
-    """pending → queued for at most so many chunks of a queue: jobs by priority, then age; chunks in their order.
+    """pending → queued for at most so many chunks of a queue: jobs by priority, in turn where that is the same.
 
-    Only what is committed here may be published; what is lost between the two, `requeue_lost` puts back.
+    The chunks of a job go in their order, those that were put back for later when it is time. Only what is committed
+    here may be published; what is lost between the two, `requeue_lost` puts back.
     """
-    waiting = select(chunks.c.id).where(chunks.c.job_id == jobs.c.id, READY).exists()
-    wanted = select(jobs.c.id).where(jobs.c.state == "running", jobs.c.queue == queue, waiting)
-    if job_id is not None:
-        wanted = wanted.where(jobs.c.id == job_id)
-    with database.read() as connection:  # asked twice a second: no writer waits for the question
-        ids = connection.execute(wanted.order_by(jobs.c.priority.desc(), jobs.c.id)).scalars().all()
+    ready = [one for one in standings(database, queue, job_id) if one.ready]
     departures: list[Departure] = []
-    for id_ in ids:
-        if len(departures) < most:
-            with database.write() as connection:
-                departures += _take_from(connection, id_, broker, most - len(departures))
+    for _, equals in groupby(ready, key=attrgetter("priority")):
+        departures += _take_in_turn(database, list(equals), broker, most - len(departures))
     return departures
+
+
+def count_queued(database: Database, queue: str, broker: str) -> int:
+    """How many chunks the ledger has in a queue, or on their way out of it."""
+    with_jobs = select(jobs.c.id).where(jobs.c.queue == queue)
+    counted = select(func.count()).where(QUEUED, chunks.c.broker == broker, chunks.c.job_id.in_(with_jobs))
+    with database.read() as connection:
+        return connection.execute(counted).scalar_one()
+
+
+def make_way(database: Database, queue: str, broker: str, most_jobs: int) -> int:
+    """queued → pending for chunks that stand before those of a job which should have its turn (see `in_the_way`).
+
+    Their messages are refused when they arrive, and all of them are dispatched anew, in the right order.
+    """
+    ids = in_the_way(standings(database, queue), most_jobs)
+    return _change(database, QUEUED & (chunks.c.broker == broker) & chunks.c.job_id.in_(ids), BACK_TO_PENDING)
 
 
 def put_back(database: Database, departure: Departure) -> bool:
@@ -126,17 +144,38 @@ def _apart(claim: Claim) -> Completion:
     return Completion(settled=[Settled(item, item.version, None, dict.fromkeys(claim.recipes, failure))])
 
 
+def _take_in_turn(database: Database, equals: Sequence[Standing], broker: str, most: int) -> list[Departure]:
+    """Chunks of jobs of one priority, one of each in turn, until there are so many or no more."""
+    in_hand = {one.job_id: one.queued + one.running for one in equals}
+    taken: dict[int, list[Departure]] = {job_id: [] for job_id in in_hand}
+    while most > 0 and in_hand:
+        for job_id, share in fair_shares(most, in_hand).items():
+            with database.write() as connection:
+                some = _take_from(connection, job_id, broker, share) if share else []
+            taken[job_id] += some
+            most -= len(some)
+            in_hand[job_id] += len(some)
+            if len(some) < share:
+                del in_hand[job_id]
+    in_turn = chain.from_iterable(zip_longest(*taken.values()))
+    return [departure for departure in in_turn if departure is not None]
+
+
 def _take_from(connection: Connection, job_id: int, broker: str, most: int) -> list[Departure]:
-    running = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == "running")
-    ready = select(chunks.c.id).where(chunks.c.job_id.in_(running), READY).order_by(chunks.c.id).limit(most)
+    running = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == "running").exists()
+    in_order = (chunks.c.retry_at, chunks.c.id)
+    ready = select(chunks.c.id).where(chunks.c.job_id == job_id, running, READY).order_by(*in_order).limit(most)
     taken = (
         update(chunks)
         .where(chunks.c.id.in_(_locked(ready)), PENDING)
         .values(state="queued", fence=chunks.c.fence + 1, broker=broker, queued_at=unix_now())
-        .returning(chunks.c.id, chunks.c.fence, chunks.c.item_list)
+        .returning(*in_order, chunks.c.fence, chunks.c.item_list, chunks.c.crashes)
     )
     rows = sorted(connection.execute(taken).all())
-    return [Departure(id_, fence, [item.uri for item in unpack_items(items)]) for id_, fence, items in rows]
+    return [
+        Departure(id_, fence, [item.uri for item in unpack_items(items)], alone=crashes > 0)
+        for _, id_, fence, items, crashes in rows
+    ]
 
 
 def _change(database: Database, condition: ColumnElement[bool], values: dict[str, Any]) -> int:

@@ -1,14 +1,15 @@
 """Jobs: named runs of sources through recipes."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, insert, select, update
 
 from schemas.database import Database
 from schemas.errors import UsageError
-from schemas.ledger.bulk import VALUES, insert_into, insert_missing, insert_rows, plain, rows_where
+from schemas.ledger.bulk import VALUES, insert_into, insert_missing, insert_rows, plain, rows_where, run
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
 from schemas.recipes import Recipe
 from schemas.tables import chunks, job_recipes, jobs, recipes, unix_now
@@ -48,6 +49,13 @@ class Job:
 
 
 RECIPE_IDS = select(recipes.c.hash, recipes.c.id).where(recipes.c.hash.in_(VALUES))
+OF_JOB = (
+    select(recipes.c.id, recipes.c.spec)
+    .join(job_recipes, job_recipes.c.recipe_id == recipes.c.id)
+    .where(job_recipes.c.job_id == bindparam("job"))
+    .order_by(job_recipes.c.ordinal)
+)
+LOCK = select(jobs).where(jobs.c.id == bindparam("job")).with_for_update(key_share=True)
 _COLUMNS = [jobs.c[name] for name in Job.__slots__]  # the dataclass is the list of columns
 
 
@@ -74,24 +82,27 @@ def open_job(
     job_recipes_wanted: Sequence[Recipe],
     *,
     listing: str,
+    roots: Sequence[str] | None = None,
     priority: int = 0,
     strict: bool = False,
 ) -> Job:
     """The job of that name, made or reopened, running, and ready to be listed.
 
-    A listing that was cut off keeps its cursor when it is asked for again in the same words. Raises UsageError when the
-    job exists with other recipes: its outcomes would mean two things.
+    `roots` are the folders whose local files may be read for it (None: any); one that is reopened keeps those that it
+    had, for the chunks that wait. A listing that was cut off keeps its cursor when it is asked for again in the same
+    words. Raises UsageError when the job exists with other recipes: its outcomes would mean two things.
     """
     if name != plain(name):
         raise UsageError(f"{name!r} cannot be a job's name: no database stores it; give another with --job")
     with database.write() as connection:
         wanted = store_recipes(connection, job_recipes_wanted)
         (queue,) = {recipe.queue for recipe in job_recipes_wanted}  # one worker serves the whole job
-        job_id = _create(connection, name, wanted, queue=queue, listing=listing)
+        job_id = _create(connection, name, wanted, queue=queue, listing=listing, roots=roots)
         if job_id is None:
             job = _job(connection.execute(_by(jobs.c.name == name).with_for_update(key_share=True)).one())
             _refuse_other_recipes(connection, job, wanted)
             _reopen(connection, job, listing)
+            _add_roots(connection, job.id, roots)
             job_id = job.id
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(priority=priority, strict=strict))
         return _job(connection.execute(_by(jobs.c.id == job_id)).one())
@@ -99,18 +110,12 @@ def open_job(
 
 def lock_job(connection: Connection, job_id: int) -> Row[Any]:
     """The job's row, which nobody else changes before this transaction ends. Rows that refer to it are still added."""
-    return connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update(key_share=True)).one()
+    return run(connection, LOCK, job=job_id).one()
 
 
 def recipes_of(connection: Connection, job_id: int) -> dict[int, Recipe]:
     """The recipes of a job by their row ids, in the order in which they were given."""
-    rows = connection.execute(
-        select(recipes.c.id, recipes.c.spec)
-        .join(job_recipes, job_recipes.c.recipe_id == recipes.c.id)
-        .where(job_recipes.c.job_id == job_id)
-        .order_by(job_recipes.c.ordinal)
-    )
-    return {row.id: Recipe.from_json(row.spec) for row in rows}
+    return {id_: Recipe.from_json(spec) for id_, spec in run(connection, OF_JOB, job=job_id)}
 
 
 def store_recipes(connection: Connection, wanted: Sequence[Recipe]) -> list[int]:
@@ -159,6 +164,13 @@ def resume_job(database: Database, job_id: int) -> bool:
         return connection.execute(resumed).rowcount == 1
 
 
+def set_priority(database: Database, job_id: int, priority: int) -> bool:
+    """Whose chunks go first, from now on. False for a job that has ended."""
+    changed = update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(("running", "paused")))
+    with database.write() as connection:
+        return connection.execute(changed.values(priority=priority)).rowcount == 1
+
+
 def cancel_job(database: Database, job_id: int) -> bool:
     """running | paused → cancelled. What is annotated stays; what is pending stays unsettled."""
     cancelled = (
@@ -200,13 +212,22 @@ def _job(row: Row[Any]) -> Job:
     return Job(**row._mapping)
 
 
-def _create(connection: Connection, name: str, recipe_ids: list[int], *, queue: str, listing: str) -> int | None:
+def _create(
+    connection: Connection,
+    name: str,
+    recipe_ids: list[int],
+    *,
+    queue: str,
+    listing: str,
+    roots: Sequence[str] | None,
+) -> int | None:
     """The id of the new job, None where the name is taken."""
     row = {
         "name": name,
         "queue": queue,
         "state": "running",
         "listing": listing,
+        "roots": _packed(roots),
         "recipes": len(recipe_ids),
         "created_at": unix_now(),
         "started_at": unix_now(),
@@ -242,6 +263,18 @@ def _reopen(connection: Connection, job: Job, listing: str) -> None:
     if job.state in ("finished", "cancelled"):  # its rate counts from now
         values |= {"started_at": unix_now(), "settled_before": job.settled}
     connection.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+
+
+def _add_roots(connection: Connection, job_id: int, roots: Sequence[str] | None) -> None:
+    """The roots of a new listing beside those that the job has. A job that may read anything still may."""
+    had: str | None = connection.execute(select(jobs.c.roots).where(jobs.c.id == job_id)).scalar()
+    if had is not None:
+        union = None if roots is None else [*json.loads(had), *roots]
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(roots=_packed(union)))
+
+
+def _packed(roots: Sequence[str] | None) -> str | None:
+    return None if roots is None else json.dumps(sorted(set(roots)))
 
 
 def _take_back_queued(connection: Connection, job_id: int) -> None:

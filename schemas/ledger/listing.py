@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from schemas.database import Database
 from schemas.items import Item, image_key, pack_items, unpack_items
-from schemas.ledger.bulk import batches
+from schemas.ledger.bulk import batches, plain, run
 from schemas.ledger.jobs import Job, lock_job
 from schemas.ledger.known import KnownImage, annotated_contents, known_images, settled_images
-from schemas.ledger.outcomes import Counts, Outcome, add_to_job, versions_of, write_outcomes
+from schemas.ledger.outcomes import Counts, Outcome, add_to_job, insert_outcomes, write_outcomes
 from schemas.ledger.states import UNFINISHED
 from schemas.tables import chunks, jobs, unix_now
 
@@ -41,6 +41,9 @@ class WaitingUris:
         for first, some in self._hashes.items():
             self._hashes[first] = array("Q", sorted(some))
 
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
+
     def __contains__(self, uri: str) -> bool:
         hashed = self._hash(uri)
         some = self._hashes.get(hashed >> 52, ())
@@ -53,6 +56,11 @@ class WaitingUris:
 
 
 NONE_WAITING = WaitingUris(())
+ADVANCE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"))
+    .values(cursor=bindparam("here"), skipped=jobs.c.skipped + bindparam("more"))
+)
 
 
 def waiting_uris(database: Database, job: Job) -> WaitingUris:
@@ -94,16 +102,14 @@ def register(
         found = known_images(connection, items, recheck=recheck)
         everyone = [image for some in found.values() for image in some]
         annotated = annotated_contents(connection, job, {one.content_id for one in everyone if one.content_id})
-        lock_job(connection, job.id)
         settled = settled_images(connection, job, {image.id for image in everyone})
         standing_for = {names: _one_of(some, settled) for names, some in found.items()}
-        left = [item for item in items if item.uri not in waiting]
+        left = [item for item in items if item.uri not in waiting] if waiting else items
         batch = _sort(left, standing_for, annotated, settled, again=job.listings > 0)
         batch.known += len(items) - len(left)
         _add_chunks(connection, job.id, batch.new, chunk_size)
         add_to_job(connection, job.id, _settle(connection, job, batch))
-        advanced = update(jobs).where(jobs.c.id == job.id).values(cursor=cursor, skipped=jobs.c.skipped + skipped)
-        connection.execute(advanced)
+        run(connection, ADVANCE, job=job.id, here=cursor, more=skipped)
     return Registered(new=len(batch.new), reused=len(batch.reused) + batch.repeated, known=batch.known)
 
 
@@ -151,13 +157,17 @@ def _add_chunks(connection: Connection, job_id: int, items: Sequence[Item], chun
 
 def _settle(connection: Connection, job: Job, batch: _Batch) -> Counts:
     """Outcomes for images that were annotated before the job asked; what the batch adds to the counters."""
-    rows = [
-        Outcome(image, recipe, annotation, reused=True)
-        for image, (_, by_recipe) in batch.reused.items()
-        for recipe, annotation in by_recipe.items()
-    ]
-    versions = versions_of(connection, [uri for uri, _ in batch.reused.values()])
-    counts = write_outcomes(connection, job.id, rows, versions)
+    counts = Counts()
+    if batch.reused:
+        new = [
+            Outcome(image, recipe, annotation, reused=True)
+            for image, (_, by_recipe) in batch.reused.items()
+            for recipe, annotation in by_recipe.items()
+        ]
+        inserted = insert_outcomes(connection, job.id, new)
+        lock_job(connection, job.id)
+        uris = {image: plain(uri) for image, (uri, _) in batch.reused.items()}
+        counts = write_outcomes(connection, job.id, new, inserted, uris)
     counts["images"] += len(batch.new) + len(batch.reused) + batch.repeated
     counts["reused"] += batch.repeated * job.recipes
     return counts

@@ -1,21 +1,23 @@
 """Outcomes: one for each image, recipe and job. How they are written, replaced and counted.
 
-Whoever writes outcomes of a job has its row locked (`lock_job`). Each mention of an image in a listing brings exactly
-one count for each recipe: at every moment `images × recipes` is the sum of the counters and of what waits in chunks.
+Whoever writes outcomes of a job inserts them (`insert_outcomes`), and then locks its row (`lock_job`) to judge what was
+there before (`write_outcomes`): the lock is short, and who holds it waits for nobody's row. Each mention of an image in
+a listing brings exactly one count for each recipe: at every moment `images × recipes` is the sum of the counters and of
+what waits in chunks.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from schemas.ledger.bulk import VALUES, insert_into, insert_rows, plain, rows_where
+from schemas.ledger.bulk import OTHERS, VALUES, Rows, rows_where, run
 from schemas.tables import images, jobs, outcomes, unix_now
 
 Counts = Counter[Literal["images", "annotated", "reused", "failed"]]
 """What a transaction adds to the counters of its job."""
+COUNTERS = ("images", "annotated", "reused", "failed", "settled_before")
 
 
 class Outcome(NamedTuple):
@@ -41,59 +43,103 @@ class Outcome(NamedTuple):
         return "reused" if self.reused else "annotated"
 
 
-class Version(NamedTuple):
-    """An image as a row: one version of a URI."""
-
-    id: int
-    key: bytes
-    uri: str
-
-
 _COLUMNS = [outcomes.c[name] for name in Outcome._fields]
-_OF_JOB = (outcomes.c.job_id == bindparam("job"), outcomes.c.image_id.in_(VALUES))
-VERSIONS = select(images.c.id, images.c.key, images.c.uri).where(images.c.uri.in_(VALUES))
+_JOB = outcomes.c.job_id == bindparam("job")
+_OF_JOB = (_JOB, outcomes.c.image_id.in_(VALUES))
+_THIS = (_JOB, outcomes.c.image_id == bindparam("image"), outcomes.c.recipe_id == bindparam("recipe"))
+OTHER_VERSIONS = select(images.c.id, images.c.uri).where(images.c.uri.in_(VALUES), images.c.id.not_in(OTHERS))
 SHOWN = select(*_COLUMNS, outcomes.c.retrying).where(*_OF_JOB, outcomes.c.superseded.is_(False))
+PRESENT = select(outcomes.c.image_id, outcomes.c.recipe_id).where(*_OF_JOB)
 STANDING = select(*_COLUMNS).where(*_OF_JOB, outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
+COUNT = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"))
+    .values({name: jobs.c[name] + bindparam(f"{name}_more") for name in COUNTERS})
+)
 
 
-def versions_of(connection: Connection, uris: Iterable[str]) -> list[Version]:
-    """All images of these URIs. With the job locked, nobody else adds one of them to the job."""
-    return [Version(*row) for row in rows_where(connection, VERSIONS, dict.fromkeys(map(plain, uris)))]
+def _replace(insert: Any) -> Any:
+    replaced = (*Outcome._fields[2:], "retrying", "superseded", "settled_at")
+    return insert.on_conflict_do_update(
+        index_elements=["job_id", "image_id", "recipe_id", "input"],
+        set_={name: insert.excluded[name] for name in replaced},
+    )
 
 
-def write_outcomes(connection: Connection, job_id: int, new: Sequence[Outcome], versions: Sequence[Version]) -> Counts:
+_FIELDS = ("job_id", *Outcome._fields)
+NEW = Rows(outcomes, _FIELDS, computed={"settled_at": unix_now()}, returning=("image_id", "recipe_id"))
+REPLACING = Rows(outcomes, _FIELDS, _replace, computed={"settled_at": unix_now()})
+
+
+def insert_outcomes(connection: Connection, job_id: int, new: Sequence[Outcome]) -> set[tuple[int, int]]:
+    """Write the outcomes of images of which the job has none; the keys of those written.
+
+    It needs no lock on the job, and comes before it: whose outcome of an image comes first is decided by its key. What
+    was there already, or has more than one in `new`, is for `write_outcomes` to judge.
+    """
+    first: dict[tuple[int, int], Outcome] = {}
+    for outcome in new:
+        before = first.get(outcome.key)
+        if before is None or _takes_the_place(outcome, before):
+            first[outcome.key] = outcome
+    if connection.dialect.name == "sqlite":  # nobody else writes
+        for row in rows_where(connection, PRESENT, {image for image, _ in first}, job=job_id):
+            first.pop((row[0], row[1]), None)
+    written = NEW.insert(connection, [_row(job_id, first[key]) for key in sorted(first)])
+    return set(first) if written is None else {(row[0], row[1]) for row in written}
+
+
+def withdraw_outcomes(connection: Connection, job_id: int, keys: Iterable[tuple[int, int]]) -> None:
+    """Take back what `insert_outcomes` has written in this transaction."""
+    rows = [{"job": job_id, "image": image, "recipe": recipe} for image, recipe in keys]
+    if rows:
+        connection.execute(delete(outcomes).where(*_THIS), rows)
+
+
+def write_outcomes(
+    connection: Connection, job_id: int, new: Sequence[Outcome], inserted: Set[tuple[int, int]], uris: Mapping[int, str]
+) -> Counts:
     """Write outcomes, and say by how much the job's counters change: by one for each of `new`.
 
     One that stands stays, unless it is a failure and an annotation has come; what comes second counts as reused. One
-    that `retry` has put back is replaced. `versions` are all those of the URIs of `new`: a job shows one version of a
-    URI, the latest it read, and the others are superseded.
+    that `retry` has put back is replaced. `inserted` are the keys that `insert_outcomes` has written, `uris` those of
+    the images of `new`: a job shows one version of a URI, the latest it read, and the others are superseded.
     """
     if not new:
         return Counts()
     counts = Counts()
-    standing = _standing(connection, job_id, {outcome.image_id for outcome in new})
+    standing = _standing(connection, job_id, {outcome.image_id for outcome in new if outcome.key not in inserted})
     written: dict[tuple[int, int], Outcome] = {}
     for outcome in new:
-        before = written.get(outcome.key) or standing.get(outcome.key)
+        key = outcome.key
+        before = written.get(key) or (None if key in inserted else standing.get(key))
         if before is None:
             counts[outcome.kind] += 1
         else:
             counts["reused"] += 1
-            if before.code is None or outcome.code is not None:
+            if not _takes_the_place(outcome, before):
                 continue
             counts[before.kind] -= 1
             counts[outcome.kind] += 1
-        written[outcome.key] = outcome
-    _upsert(connection, job_id, [written[key] for key in sorted(written)])
-    counts.update(_supersede(connection, job_id, new, versions))
+        written[key] = outcome
+    REPLACING.insert(connection, [_row(job_id, written[key]) for key in sorted(written.keys() - inserted)])
+    counts.update(_supersede(connection, job_id, new, uris))
     return counts
 
 
 def add_to_job(connection: Connection, job_id: int, counts: Mapping[Any, int]) -> None:
     """Raise the job's counters."""
-    changes = {name: jobs.c[name] + value for name, value in counts.items() if value}
-    if changes:
-        connection.execute(update(jobs).where(jobs.c.id == job_id).values(changes))
+    changes = {f"{name}_more": counts.get(name, 0) for name in COUNTERS}
+    if any(changes.values()):
+        run(connection, COUNT, job=job_id, **changes)
+
+
+def _row(job_id: int, outcome: Outcome) -> tuple[Any, ...]:
+    return job_id, *outcome
+
+
+def _takes_the_place(outcome: Outcome, before: Outcome) -> bool:
+    return before.code is not None and outcome.code is None
 
 
 def _standing(connection: Connection, job_id: int, image_ids: set[int]) -> dict[tuple[int, int], Outcome]:
@@ -102,48 +148,31 @@ def _standing(connection: Connection, job_id: int, image_ids: set[int]) -> dict[
     return {(row[0], row[1]): Outcome(*row) for row in rows}
 
 
-@cache
-def _insert_or_replace(dialect: str) -> Any:
-    insert = insert_into(dialect, outcomes).values(settled_at=unix_now())
-    replaced = (*Outcome._fields[2:], "retrying", "superseded", "settled_at")
-    return insert.on_conflict_do_update(
-        index_elements=["job_id", "image_id", "recipe_id", "input"],
-        set_={name: insert.excluded[name] for name in replaced},
-    )
-
-
-def _upsert(connection: Connection, job_id: int, rows: Sequence[Outcome]) -> None:
-    same = {"job_id": job_id, "input": "", "retrying": False, "superseded": False}
-    insert_rows(connection, _insert_or_replace(connection.dialect.name), [same | row._asdict() for row in rows])
-
-
-def _supersede(connection: Connection, job_id: int, new: Sequence[Outcome], versions: Sequence[Version]) -> Counts:
+def _supersede(connection: Connection, job_id: int, new: Sequence[Outcome], uris: Mapping[int, str]) -> Counts:
     """Take the outcomes of other versions of these URIs out of the job's view.
 
     What stood counts as reused from now on, as every earlier mention of a URI does. What waited for a retry was out of
     the counters already: its chunk will bring its count.
     """
-    uris = {version.id: version.uri for version in versions}
-    many = {uri for uri, times in Counter(uris.values()).items() if times > 1}
-    if not many:
+    others = run(connection, OTHER_VERSIONS, values=list(set(uris.values())), others=list(uris))
+    every = {**uris, **{row[0]: row[1] for row in others}}
+    if len(every) == len(set(uris.values())):
         return Counts()
-    latest = {(uris[outcome.image_id], outcome.recipe_id): outcome.image_id for outcome in new}
-    rows = rows_where(connection, SHOWN, [id_ for id_, uri in uris.items() if uri in many], job=job_id)
-    older = [row for row in rows if latest.get((uris[row.image_id], row.recipe_id), row.image_id) != row.image_id]
-    this = (
-        outcomes.c.job_id == job_id,
-        outcomes.c.image_id == bindparam("image"),
-        outcomes.c.recipe_id == bindparam("recipe"),
-    )
-    _each(connection, delete(outcomes).where(*this), [row for row in older if row.retrying])
-    gone = [row for row in older if not row.retrying]
-    _each(connection, update(outcomes).where(*this).values(superseded=True), gone)
+    many = {uri for uri, times in Counter(every.values()).items() if times > 1}
+    latest = {(every[outcome.image_id], outcome.recipe_id): outcome.image_id for outcome in new}
+    shown = rows_where(connection, SHOWN, [id_ for id_, uri in every.items() if uri in many], job=job_id)
+    older = [row for row in shown if latest.get((every[row[0]], row[1]), row[0]) != row[0]]
+    retrying = [row for row in older if row[-1]]
+    gone = [row for row in older if not row[-1]]
+    withdraw_outcomes(connection, job_id, [(row[0], row[1]) for row in retrying])
+    _hide(connection, job_id, gone)
     counts = Counts({"reused": len(gone)})
     for row in gone:
-        counts[Outcome(*row[:-1]).kind] -= 1
+        counts[Outcome(*row[: len(_COLUMNS)]).kind] -= 1
     return counts
 
 
-def _each(connection: Connection, statement: Any, rows: Sequence[Any]) -> None:
+def _hide(connection: Connection, job_id: int, older: Sequence[Sequence[Any]]) -> None:
+    rows = [{"job": job_id, "image": row[0], "recipe": row[1]} for row in older]
     if rows:
-        connection.execute(statement, [{"image": row.image_id, "recipe": row.recipe_id} for row in rows])
+        connection.execute(update(outcomes).where(*_THIS).values(superseded=True), rows)

@@ -6,65 +6,22 @@ other in a circle.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from schemas.grounding import phrase_norm
 from schemas.items import image_key
-from schemas.ledger.bulk import VALUES, insert_into, insert_missing, insert_rows, plain, rows_where
-from schemas.results import Annotation, Content, Settled
+from schemas.ledger.bulk import VALUES, KeyedRows, Rows, copy_rows, plain
+from schemas.results import Annotation, Settled
 from schemas.tables import annotations, boxes, contents, entities, images, unix_now
 
-IDENTITY = (annotations.c.content_id, annotations.c.recipe_id, annotations.c.id)
-CONTENT_IDS = select(contents.c.sha256, contents.c.id).where(contents.c.sha256.in_(VALUES))
-ANNOTATION_IDS = select(*IDENTITY).where(annotations.c.content_id.in_(VALUES), annotations.c.input == "")
-ADD_ENTITIES = insert(entities)
-ADD_BOXES = insert(boxes)
+MOST_INDEXED = 600
+"""Characters of a phrase: an index of PostgreSQL refuses what has more than 2,704 bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The annotation ids by sha256 and recipe, and the set of those that were not there before."""
-
-    annotation_ids: dict[tuple[str, int], int]
-    made: set[int]
-
-
-def store(connection: Connection, settled: Sequence[Settled]) -> Stored:
-    """Write contents, images and annotations that are new, and say which annotations there are now."""
-    content_ids = _store_contents(connection, settled)
-    _store_images(connection, settled, content_ids)
-    return _store_annotations(connection, settled, content_ids)
-
-
-def _store_contents(connection: Connection, settled: Sequence[Settled]) -> dict[str, int]:
-    """The content ids by sha256."""
-    found: dict[str, Content] = {one.content.sha256: one.content for one in settled if one.content}
-    rows = [
-        {"sha256": sha256, "width": c.width, "height": c.height, "format": c.format, "size": c.size}
-        for sha256, c in sorted(found.items())
-    ]
-    insert_rows(connection, insert_missing(connection.dialect.name, contents), rows)
-    return dict(map(tuple, rows_where(connection, CONTENT_IDS, found)))
-
-
-def _store_images(connection: Connection, settled: Sequence[Settled], content_ids: dict[str, int]) -> None:
-    """One row for each version of a URI that was read, or could not be, with the content that was read last."""
-    rows: dict[bytes, dict[str, Any]] = {}
-    for one in settled:
-        content_id = content_ids[one.content.sha256] if one.content else None
-        key = image_key(one.item.uri, one.version)
-        if content_id is not None or key not in rows:
-            uri, version = plain(one.item.uri), plain(one.version)
-            rows[key] = {"key": key, "uri": uri, "version": version, "content_id": content_id}
-    insert_rows(connection, _upsert_images(connection.dialect.name), [rows[key] for key in sorted(rows)])
-
-
-@cache
-def _upsert_images(dialect: str) -> Any:
-    insert = insert_into(dialect, images)
+def _keep_last_read(insert: Any) -> Any:
+    """An image that is there gets the content that was read now, if one was."""
     read = insert.excluded.content_id
     return insert.on_conflict_do_update(
         index_elements=["key"],
@@ -73,67 +30,116 @@ def _upsert_images(dialect: str) -> Any:
     )
 
 
-@cache
-def _insert_annotations(dialect: str) -> Any:
-    insert = insert_into(dialect, annotations).values(created_at=unix_now())
-    return insert.on_conflict_do_nothing().returning(*IDENTITY)
+CONTENTS = KeyedRows(
+    Rows(contents, ("sha256", "width", "height", "format", "size"), returning=("sha256", "id")),
+    key=1,
+    ids_of=select(contents.c.sha256, contents.c.id).where(contents.c.sha256.in_(VALUES)),
+)
+IMAGES = KeyedRows(
+    Rows(images, ("key", "uri", "version", "content_id"), _keep_last_read, returning=("key", "id")),
+    key=1,
+    ids_of=select(images.c.key, images.c.id).where(images.c.uri.in_(VALUES)),
+)
+ANNOTATIONS = KeyedRows(
+    Rows(
+        annotations,
+        (
+            *("content_id", "recipe_id", "caption", "raw_text"),
+            *("finish_reason", "tokens", "mean_logprob", "runtime"),
+        ),
+        computed={"created_at": unix_now()},
+        returning=("content_id", "recipe_id", "id"),
+    ),
+    key=2,
+    ids_of=select(annotations.c.content_id, annotations.c.recipe_id, annotations.c.id).where(
+        annotations.c.content_id.in_(VALUES), annotations.c.input == ""
+    ),
+)
+ENTITIES = Rows(
+    entities, ("annotation_id", "ordinal", "phrase", "phrase_norm", "span_start", "span_end", "score"), lambda it: it
+)
+BOXES = Rows(
+    boxes, ("annotation_id", "entity", "ordinal", "x1", "y1", "x2", "y2", "area", "score", "valid"), lambda it: it
+)
 
 
-def _store_annotations(connection: Connection, settled: Sequence[Settled], content_ids: dict[str, int]) -> Stored:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The image ids of what was settled, one by one; the annotation ids by sha256 and recipe, and those made now."""
+
+    image_ids: list[int]
+    annotation_ids: dict[tuple[str, int], int]
+    made: set[int]
+
+
+def store(connection: Connection, settled: Sequence[Settled]) -> Stored:
+    """Write contents, images and annotations that are new, and say which there are now."""
+    content_ids = _store_contents(connection, settled)
+    image_ids = _store_images(connection, settled, content_ids)
+    return Stored(image_ids, *_store_annotations(connection, settled, content_ids))
+
+
+def _store_contents(connection: Connection, settled: Sequence[Settled]) -> dict[str, int]:
+    """The content ids by sha256."""
+    found = {one.content.sha256: one.content for one in settled if one.content}
+    rows = [(sha256, c.width, c.height, c.format, c.size) for sha256, c in sorted(found.items())]
+    return CONTENTS.insert(connection, rows, found)[0]
+
+
+def _store_images(connection: Connection, settled: Sequence[Settled], content_ids: dict[str, int]) -> list[int]:
+    """One row for each version of a URI that was read, or could not be, with the content that was read last."""
+    keys = [image_key(one.item.uri, one.version) for one in settled]
+    rows: dict[bytes, tuple[bytes, str, str, int | None]] = {}
+    for key, one in zip(keys, settled, strict=True):
+        content_id = content_ids[one.content.sha256] if one.content else None
+        if content_id is not None or key not in rows:
+            rows[key] = (key, plain(one.item.uri), plain(one.version), content_id)
+    ids, _ = IMAGES.insert(connection, [rows[key] for key in sorted(rows)], {row[1] for row in rows.values()})
+    return [ids[key] for key in keys]
+
+
+def _store_annotations(
+    connection: Connection, settled: Sequence[Settled], content_ids: dict[str, int]
+) -> tuple[dict[tuple[str, int], int], set[int]]:
+    """The annotation ids by sha256 and recipe, and those of them that were not there before."""
     wanted = {
-        (content_ids[one.content.sha256], recipe_id): result
+        (content_ids[one.content.sha256], recipe_id): (one.content.sha256, result)
         for one in settled
         if one.content
         for recipe_id, result in one.results.items()
         if isinstance(result, Annotation)
     }
-    if not wanted:
-        return Stored({}, set())
-    rows = [_annotation_row(content, recipe, wanted[content, recipe]) for content, recipe in sorted(wanted)]
-    added = connection.execute(_insert_annotations(connection.dialect.name), rows)
-    ids = {(row[0], row[1]): row[2] for row in added}
-    made = set(ids.values())
-    _store_entities(connection, [(id_, wanted[key]) for key, id_ in ids.items()])
-    if len(ids) < len(wanted):
-        found = rows_where(connection, ANNOTATION_IDS, {content for content, _ in wanted})
-        ids = {(row[0], row[1]): row[2] for row in found}
-    sha256s = {id_: sha256 for sha256, id_ in content_ids.items()}
-    return Stored({(sha256s[content], recipe): id_ for (content, recipe), id_ in ids.items()}, made)
+    rows = [_annotation_row(*key, wanted[key][1]) for key in sorted(wanted)]
+    ids, is_new = ANNOTATIONS.insert(connection, rows, {content_id for content_id, _ in wanted})
+    made = {ids[key]: annotation for key, (_, annotation) in wanted.items() if is_new(ids[key])}
+    _store_entities(connection, made)
+    return {(sha256, key[1]): ids[key] for key, (sha256, _) in wanted.items()}, set(made)
 
 
-def _annotation_row(content_id: int, recipe_id: int, annotation: Annotation) -> dict[str, Any]:
-    return {
-        "content_id": content_id,
-        "recipe_id": recipe_id,
-        "input": "",
-        "caption": plain(annotation.grounding.caption),
-        "raw_text": plain(annotation.raw_text),
-        "finish_reason": annotation.finish_reason,
-        "tokens": annotation.tokens,
-        "mean_logprob": annotation.mean_logprob,
-        "runtime": plain(annotation.runtime),
-    }
+def _annotation_row(content_id: int, recipe_id: int, annotation: Annotation) -> tuple[Any, ...]:
+    return (
+        content_id,
+        recipe_id,
+        plain(annotation.grounding.caption),
+        plain(annotation.raw_text),
+        annotation.finish_reason,
+        annotation.tokens,
+        annotation.mean_logprob,
+        plain(annotation.runtime),
+    )
 
 
-def _store_entities(connection: Connection, new: Sequence[tuple[int, Annotation]]) -> None:
-    entity_rows: list[dict[str, Any]] = []
-    box_rows: list[dict[str, Any]] = []
-    for annotation_id, annotation in new:
-        for number, (entity, scores) in enumerate(zip(annotation.grounding.entities, annotation.scores, strict=True)):
-            entity_rows.append(
-                {
-                    "annotation_id": annotation_id,
-                    "ordinal": number,
-                    "phrase": plain(entity.phrase),
-                    "phrase_norm": plain(phrase_norm(entity.phrase)),
-                    "span_start": entity.start,
-                    "span_end": entity.end,
-                    "score": scores.phrase,
-                }
-            )
+def _store_entities(connection: Connection, made: dict[int, Annotation]) -> None:
+    entity_rows: list[tuple[Any, ...]] = []
+    box_rows: list[tuple[Any, ...]] = []
+    for id_, annotation in sorted(made.items()):
+        scored = zip(annotation.grounding.entities, annotation.scores, strict=True)
+        for number, (entity, scores) in enumerate(scored):
+            phrase = plain(entity.phrase)
+            norm = phrase_norm(phrase)[:MOST_INDEXED]
+            entity_rows.append((id_, number, phrase, norm, entity.start, entity.end, scores.phrase))
             for ordinal, (box, score) in enumerate(zip(entity.boxes, scores.boxes, strict=True)):
-                place = {"annotation_id": annotation_id, "entity": number, "ordinal": ordinal}
-                corners = {"x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2, "area": box.area}
-                box_rows.append(place | corners | {"score": score, "valid": box.valid})
-    insert_rows(connection, ADD_ENTITIES, entity_rows)
-    insert_rows(connection, ADD_BOXES, box_rows)
+                place = (id_, number, ordinal)
+                box_rows.append((*place, box.x1, box.y1, box.x2, box.y2, box.area, score, box.valid))
+    copy_rows(connection, ENTITIES, entity_rows)
+    copy_rows(connection, BOXES, box_rows)

@@ -12,6 +12,7 @@ from schemas.items import Item, pack_items
 from schemas.ledger.bulk import batches
 from schemas.ledger.jobs import Job, lock_job
 from schemas.ledger.outcomes import add_to_job
+from schemas.ledger.states import FIRST
 from schemas.tables import chunks, images, jobs, outcomes, unix_now
 
 MOST_AT_ONCE = 2000
@@ -69,6 +70,7 @@ def _add_chunks(connection: Connection, job: Job, rows: Sequence[Any], chunk_siz
             "job_id": job.id,
             "item_list": pack_items(some),
             "size": len(some),
+            "retry_at": FIRST,
             "recipe_ids": None if len(wanted) == job.recipes else json.dumps(wanted),
         }
         for wanted, group in groups.items()

@@ -6,39 +6,50 @@ all of it is there afterwards or none, and each item is in exactly one place.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 from sqlalchemy import Connection, bindparam, insert, update
 
 from schemas.database import Database
-from schemas.items import image_key, pack_items
+from schemas.items import pack_items
 from schemas.ledger.breaker import hold_back_faults
-from schemas.ledger.bulk import plain
+from schemas.ledger.bulk import plain, run
 from schemas.ledger.jobs import lock_job, pause_within
-from schemas.ledger.outcomes import Counts, Outcome, add_to_job, versions_of, write_outcomes
+from schemas.ledger.outcomes import Outcome, add_to_job, insert_outcomes, withdraw_outcomes, write_outcomes
 from schemas.ledger.records import Stored, store
 from schemas.ledger.states import RUNNING
 from schemas.ledger.work import Claim
 from schemas.results import Completion, Failure, Later, Result, Reuse, Settled
 from schemas.tables import chunks, unix_now
 
+DONE = (
+    update(chunks)
+    .where(chunks.c.id == bindparam("chunk"), chunks.c.fence == bindparam("claimed"), RUNNING)
+    .values(state="done", item_list="[]", worker=None, lease_until=None)
+)
+
 
 def complete(database: Database, claim: Claim, completion: Completion, *, breaker_images: int) -> bool:
     """running → done, with all that follows from it. False, and nothing changed, if the chunk is not ours now."""
     _check_conserved(claim, completion)
-    done = (
-        update(chunks)
-        .where(chunks.c.id == claim.chunk_id, chunks.c.fence == claim.fence, RUNNING)
-        .values(state="done", item_list="[]", worker=None, lease_until=None)
-    )
     with database.write() as connection:
-        if connection.execute(done).rowcount != 1:
+        if run(connection, DONE, chunk=claim.chunk_id, claimed=claim.fence).rowcount != 1:
             return False
         stored = store(connection, completion.settled)
-        # From here on the completions of a job go one by one: which outcome came first, the counters and the breaker
-        # need it. What takes longest, the rows above, all write at once.
+        new = _outcomes(claim, completion.settled, stored)
+        inserted = insert_outcomes(connection, claim.job_id, list(chain.from_iterable(new)))
+        # From here on the completions of a job go one by one: the counters, the breaker and which version of a URI came
+        # last need it. What takes longest, the rows above, all write at once.
         job = lock_job(connection, claim.job_id)
+        settled = completion.settled
         completion = hold_back_faults(connection, claim, job, completion, breaker_images)
-        add_to_job(connection, claim.job_id, _settle(connection, claim, completion.settled, stored))
+        if len(completion.settled) < len(settled):
+            withdraw_outcomes(connection, claim.job_id, inserted)
+            kept, inserted = set(map(id, completion.settled)), set()
+            new = [some if id(one) in kept else [] for one, some in zip(settled, new, strict=True)]
+        uris = {some[0].image_id: plain(one.item.uri) for one, some in zip(settled, new, strict=True) if some}
+        every = list(chain.from_iterable(new))
+        add_to_job(connection, claim.job_id, write_outcomes(connection, claim.job_id, every, inserted, uris))
         _add_children(connection, claim, completion.later)
         if job.strict:
             _stop_at_failure(connection, claim, completion.settled)
@@ -46,24 +57,22 @@ def complete(database: Database, claim: Claim, completion: Completion, *, breake
 
 
 def _check_conserved(claim: Claim, completion: Completion) -> None:
-    accounted = Counter(one.item for one in completion.settled)
+    accounted = [one.item for one in completion.settled]
     for later in completion.later:
-        accounted.update(later.items)
-    assert accounted == Counter(claim.items), f"chunk {claim.chunk_id}: its items are not each accounted for once"
+        accounted += later.items
+    conserved = accounted == claim.items or Counter(accounted) == Counter(claim.items)
+    assert conserved, f"chunk {claim.chunk_id}: its items are not each accounted for once"
     wanted = claim.recipes.keys()
     assert all(one.results.keys() == wanted for one in completion.settled), f"chunk {claim.chunk_id}: lacks a result"
 
 
-def _settle(connection: Connection, claim: Claim, settled: Sequence[Settled], stored: Stored) -> Counts:
-    versions = versions_of(connection, [one.item.uri for one in settled])
-    image_ids = {version.key: version.id for version in versions}
-    made = set(stored.made)
-    new: list[Outcome] = []
-    for one in settled:
-        image_id = image_ids[image_key(one.item.uri, one.version)]
-        for recipe_id, result in one.results.items():
-            new.append(_outcome(image_id, recipe_id, one, result, stored, made, claim.tries + 1))
-    return write_outcomes(connection, claim.job_id, new, versions)
+def _outcomes(claim: Claim, settled: Sequence[Settled], stored: Stored) -> list[list[Outcome]]:
+    """Of each item, for each recipe."""
+    made, tries = set(stored.made), claim.tries + 1
+    return [
+        [_outcome(image_id, recipe_id, one, result, stored, made, tries) for recipe_id, result in one.results.items()]
+        for one, image_id in zip(settled, stored.image_ids, strict=True)
+    ]
 
 
 def _outcome(

@@ -14,6 +14,9 @@ PENDING = and_(_is("pending"), UNFINISHED)
 QUEUED = and_(_is("queued"), UNFINISHED)
 RUNNING = and_(_is("running"), UNFINISHED)
 
+FIRST = -1.0
+"""A `retry_at` before that of every chunk which was never tried: in order of it, they are dispatched."""
+
 BACK_TO_PENDING = {
     "state": "pending",
     "fence": chunks.c.fence + 1,

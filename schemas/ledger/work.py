@@ -5,15 +5,29 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Double, Row, bindparam, select, update
 
 from schemas.database import Database
 from schemas.items import Item, unpack_items
-from schemas.ledger.bulk import VALUES, rows_where
+from schemas.ledger.bulk import OTHERS, VALUES, rows_where, run
 from schemas.ledger.jobs import recipes_of
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, RUNNING
 from schemas.recipes import Recipe
 from schemas.tables import annotations, chunks, contents, jobs, unix_now
+
+ROOTS = select(jobs.c.roots).where(jobs.c.id == bindparam("job"))
+CLAIM = (
+    update(chunks)
+    .where(chunks.c.id == bindparam("chunk"), chunks.c.fence == bindparam("named"), QUEUED)
+    .where(select(jobs.c.id).where(jobs.c.id == chunks.c.job_id, jobs.c.state == "running").exists())
+    .values(state="running", worker=bindparam("by"), lease_until=unix_now() + bindparam("lasting", type_=Double))
+    .returning(chunks)
+)
+ANNOTATED = (
+    select(contents.c.sha256, annotations.c.recipe_id, annotations.c.id)
+    .join(annotations, annotations.c.content_id == contents.c.id)
+    .where(contents.c.sha256.in_(VALUES), annotations.c.recipe_id.in_(OTHERS), annotations.c.input == "")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +48,10 @@ class Claim:
 
 def claim_chunk(database: Database, chunk_id: int, fence: int, *, worker: str, lease_s: float) -> Claim | None:
     """queued → running. None for a late or doubled message, or when the job does not run now."""
-    running_job = select(jobs.c.id).where(jobs.c.id == chunks.c.job_id, jobs.c.state == "running").exists()
-    mine = (chunks.c.id == chunk_id, chunks.c.fence == fence, QUEUED)
-    claimed = (
-        update(chunks)
-        .where(*mine, running_job)
-        .values(state="running", worker=worker, lease_until=unix_now() + lease_s)
-        .returning(chunks)
-    )
     with database.write() as connection:
-        row = connection.execute(claimed).first()
+        row = run(connection, CLAIM, chunk=chunk_id, named=fence, by=worker, lasting=lease_s).first()
         if row is None:
+            mine = (chunks.c.id == chunk_id, chunks.c.fence == fence, QUEUED)
             # a paused job's chunk must not stay queued: its message is gone after this
             connection.execute(update(chunks).where(*mine).values(BACK_TO_PENDING))
             return None
@@ -94,13 +101,8 @@ def find_annotations(
     database: Database, sha256s: Collection[str], recipe_ids: Collection[int]
 ) -> dict[tuple[str, int], int]:
     """The annotations that these contents have under these recipes: (sha256, recipe id) → annotation id."""
-    found = (
-        select(contents.c.sha256, annotations.c.recipe_id, annotations.c.id)
-        .join(annotations, annotations.c.content_id == contents.c.id)
-        .where(contents.c.sha256.in_(VALUES), annotations.c.recipe_id.in_(recipe_ids), annotations.c.input == "")
-    )
-    with database.read() as connection:
-        rows = rows_where(connection, found, dict.fromkeys(sha256s))
+    with database.ask() as connection:
+        rows = rows_where(connection, ANNOTATED, dict.fromkeys(sha256s), others=list(recipe_ids))
         return {(sha256, recipe): id_ for sha256, recipe, id_ in rows}
 
 
@@ -108,7 +110,7 @@ def claim_of(connection: Connection, row: Row[Any]) -> Claim:
     """The claim on a chunk that is running, from its row."""
     recipes = recipes_of(connection, row.job_id)
     wanted = set(json.loads(row.recipe_ids)) if row.recipe_ids else set(recipes)
-    roots: str | None = connection.execute(select(jobs.c.roots).where(jobs.c.id == row.job_id)).scalar()
+    roots: str | None = run(connection, ROOTS, job=row.job_id).scalar()
     return Claim(
         chunk_id=row.id,
         fence=row.fence,

@@ -30,21 +30,24 @@ LISTING = {
     "--recheck",
     "--exact",
     "--strict",
+    "--root",
+    "--allow-http",
 }
 OPTIONS = {
     "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
     "submit": RECIPES | MODEL | LISTING | {"--db"},
     "try": RECIPES | MODEL | {"--device", "--save", "--raw", "--json"},
     "dispatch": {"--db", "--broker"},
-    "worker": MODEL | {"--db", "--broker", "--device", "--gpus"},
+    "worker": MODEL | {"--db", "--broker", "--device", "--gpus", "--allow-http"},
     "status": {"--watch", "--json", "--db"},
     "pause": {"--db"},
     "resume": {"--db"},
     "cancel": {"--db"},
+    "priority": {"--db"},
     "retry": {"--code", "--db"},
     "failures": {"--json", "--db"},
     "show": {"--job", "--save", "--json", "--db"},
-    "sql": {"--format", "--db"},
+    "sql": {"--format", "--timeout", "--limit", "--db"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
 }
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

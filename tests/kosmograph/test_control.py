@@ -10,7 +10,8 @@ import pytest
 from kosmograph import control
 from schemas.database import Database
 from schemas.errors import SetupError, UsageError
-from schemas.ledger import jobs
+from schemas.items import Item
+from schemas.ledger import dispatch, jobs, listing, work
 
 Capture = pytest.CaptureFixture[str]
 
@@ -71,6 +72,34 @@ def test_job_goes_from_running_to_paused_and_back_and_is_cancelled(
     for act in (control.pause, control.resume, control.cancel):
         with pytest.raises(SetupError, match="'job' is cancelled; only a"):
             act("job", database_url)
+
+
+def test_priority_of_a_running_job_is_changed(
+    database: Database, database_url: str, new_job: Callable[..., jobs.Job], capsys: Capture
+) -> None:
+    job = new_job(database)
+    with pytest.raises(SetupError, match="finished"):
+        control.set_priority("job", 3, database_url)
+    jobs.open_job(database, "job", _recipes(database, job), listing="{}")
+    assert control.set_priority("job", -3, database_url) == 0
+    assert jobs.get_job(database, job.id).priority == -3
+    assert "priority -3" in capsys.readouterr().out
+
+
+def test_job_that_nobody_serves_says_who_is_missing(
+    database: Database, database_url: str, new_job: Callable[..., jobs.Job], capsys: Capture
+) -> None:
+    job = new_job(database)
+    jobs.open_job(database, "job", _recipes(database, job), listing="{}")
+    listing.register(database, job, [Item("s3://b/new", "v")], cursor=None, chunk_size=1)
+    control.show_status(None, watch=False, as_json=False, db=database_url)
+    assert "kosmograph dispatch feeds it" in capsys.readouterr().out
+    (departure,) = dispatch.take_pending(database, job.queue, "here", 1)
+    control.show_status(None, watch=False, as_json=False, db=database_url)
+    assert "no worker has any of its 1 queued chunks" in capsys.readouterr().out
+    work.claim_chunk(database, departure.chunk_id, departure.fence, worker="w", lease_s=60)
+    control.show_status(None, watch=False, as_json=False, db=database_url)
+    assert "waits" not in capsys.readouterr().out
 
 
 def test_retry_puts_failures_back_to_work(

@@ -34,20 +34,20 @@ class Kosmograph:
         self.folder = folder
         self._started: list[subprocess.Popen[str]] = []
 
-    def __call__(self, *arguments: str, **variables: str) -> Run:
-        """Run a command to its end."""
-        done = self.start(*arguments, **variables)
-        out, err = done.communicate(timeout=240)
+    def __call__(self, *arguments: str, input: str | None = None, **variables: str) -> Run:
+        """Run a command to its end, with nothing on standard input unless it is given."""
+        done = self.start(*arguments, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, **variables)
+        out, err = done.communicate(input, timeout=240)
         return Run(done.returncode, out, err)
 
-    def start(self, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL, **variables: str) -> "subprocess.Popen[str]":
         """Start a command, in a process group of its own."""
         command = [sys.executable, "-P", "-m", "kosmograph", *arguments]
         process = subprocess.Popen(
             command,
             cwd=self.folder,
             env=os.environ | variables,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,10 +56,10 @@ class Kosmograph:
         self._started.append(process)
         return process
 
-    def annotate(self, *arguments: str, **variables: str) -> Run:
+    def annotate(self, *arguments: str, input: str | None = None, **variables: str) -> Run:
         """`annotate` with the null model, unless the arguments name another."""
         model = () if "--model" in arguments else ("--model", "null")
-        return self("annotate", *arguments, *model, **variables)
+        return self("annotate", *arguments, *model, input=input, **variables)
 
     def sql(self, query: str) -> list[dict[str, Any]]:
         run = self("sql", query, "--format", "json")

@@ -215,3 +215,11 @@ def test_try_and_show_give_the_same_scores_as_json(kosmograph, examples: Path) -
 @pytest.fixture
 def examples() -> Path:
     return Path(__file__).parents[2] / "examples" / "images"
+
+
+def test_standard_input_is_kept_until_it_is_listed(kosmograph, many) -> None:
+    names = "\n".join(map(str, sorted(many(5).iterdir())))
+    run = kosmograph.annotate("-", "--root", str(many(5)), input=names)
+    assert run.code == 0, run.err
+    assert "5 images, 5 annotated" in run.out
+    assert not list(kosmograph.folder.glob("stdin-*"))

@@ -72,15 +72,101 @@ def test_queue_is_filled_to_the_high_watermark_and_again_only_below_the_low_one(
     assert states(database) == {"pending": 7, "queued": 13}
 
 
-def test_jobs_go_by_priority_then_age_and_chunks_in_their_order(
+def test_jobs_go_by_priority_then_in_turn_and_chunks_in_their_order(
     database: Database, dispatcher: Dispatcher, broker: Any
 ) -> None:
     add_job(database, "old", 2)
     add_job(database, "new", 2)
     add_job(database, "urgent", 2, priority=5)
     dispatcher.step()
-    expected = [f"s3://{name}/{number}" for name in ("urgent", "old", "new") for number in (0, 1)]
-    assert waiting(broker) == expected
+    in_turn = [f"s3://{name}/{number}" for number in (0, 1) for name in ("old", "new")]
+    assert waiting(broker) == ["s3://urgent/0", "s3://urgent/1", *in_turn]
+
+
+def served(database: Database, broker: Any, count: int) -> list[str]:
+    """The jobs of the next chunks that a worker could claim; messages that are refused do not count."""
+    names: list[str] = []
+    with broker.client as client:
+        while len(names) < count and (message := client.rpop(RECIPE.queue)):
+            chunk = json.loads(base64.b64decode(json.loads(message)["body"]))[1]
+            if work.claim_chunk(database, chunk["chunk_id"], chunk["fence"], worker="w", lease_s=60):
+                names.append(chunk["uris"][0].split("/")[2])
+    return names
+
+
+def test_a_job_of_higher_priority_does_not_wait_for_a_full_queue(
+    database: Database, dispatcher: Dispatcher, broker: Any
+) -> None:
+    """Given a queue full of one job's chunks, when a more urgent job comes, then its chunks are the next to be done."""
+    add_job(database, "old", 20)
+    dispatcher.step()
+    add_job(database, "urgent", 3, priority=1)
+    dispatcher.step()
+    assert served(database, broker, 5) == ["urgent", "urgent", "urgent", "old", "old"]
+    assert states(database) == {"running": 5, "queued": 3, "pending": 15}
+
+
+def test_a_job_that_becomes_more_urgent_goes_first(database: Database, dispatcher: Dispatcher, broker: Any) -> None:
+    add_job(database, "old", 20)
+    late = add_job(database, "late", 3, priority=-1)
+    dispatcher.step()
+    assert jobs.set_priority(database, late.id, 1)
+    dispatcher.step()
+    assert served(database, broker, 4) == ["late", "late", "late", "old"]
+
+
+def test_jobs_of_equal_priority_share_from_the_moment_that_the_second_comes(
+    database: Database, dispatcher: Dispatcher, broker: Any
+) -> None:
+    add_job(database, "old", 50)
+    dispatcher.step()
+    assert served(database, broker, 2) == ["old", "old"]
+    add_job(database, "new", 50)
+    dispatcher.step()
+    assert sorted(served(database, broker, 8)) == 5 * ["new"] + 3 * ["old"]  # now each has had five
+    dispatcher.step()
+    assert served(database, broker, 8) == 4 * ["old", "new"]
+
+
+def test_a_job_of_lower_priority_waits_its_turn(database: Database, dispatcher: Dispatcher, broker: Any) -> None:
+    add_job(database, "old", 12)
+    dispatcher.step()
+    add_job(database, "idle", 2, priority=-1)
+    dispatcher.step()
+    assert served(database, broker, 8) == 8 * ["old"]
+
+
+def test_chunks_do_not_make_way_again_and_again(database: Database, dispatcher: Dispatcher, broker: Any) -> None:
+    add_job(database, "old", 20)
+    dispatcher.step()
+    for priority in (1, 2):
+        add_job(database, f"urgent-{priority}", 9, priority=priority)
+        dispatcher.step()
+    with broker.client as client:
+        assert client.llen(RECIPE.queue) == 8 + 8  # they made way once; the next time is some seconds away
+
+
+def test_after_an_outage_of_the_database_workers_renew_their_leases_before_anyone_is_blamed(
+    database: Database, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_job(database, "job", 1)
+    (departure,) = dispatch.take_pending(database, RECIPE.queue, "here", 1)
+    work.claim_chunk(database, departure.chunk_id, departure.fence, worker="w", lease_s=-1)
+    stop = Event()
+
+    def away() -> int:
+        stop.set()
+        raise OperationalError("SELECT 1", {}, ConnectionError("connection refused"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dispatcher, "step", away)
+        dispatcher.run(stop)
+    dispatcher.step()
+    assert states(database) == {"running": 1}
+    work.renew_leases(database, "w", [departure.chunk_id], 60)
+    monkeypatch.setattr("producer.dispatcher.time.monotonic", lambda: 1e12)
+    dispatcher.step()
+    assert states(database) == {"running": 1}
 
 
 def test_each_model_has_a_queue_of_its_own(database: Database, dispatcher: Dispatcher, broker: Any) -> None:

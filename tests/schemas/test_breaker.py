@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import SOURCE_FAULTS, Code
+from schemas.errors import CONTENT_CODES, SOURCE_FAULTS, Code
 from schemas.ledger import jobs
-from schemas.results import Later
+from schemas.results import Failure, Later
 
 
 def fail(ledger: Any, claim: Any, code: Code, breaker_images: int) -> None:
@@ -63,6 +63,39 @@ def test_content_codes_never_trip_it(ledger: Any, items: Any, code: Code) -> Non
     job = ledger.job_of(*items(5))
     fail(ledger, ledger.one_claim(), code, 1)
     assert (ledger.now(job).state, ledger.now(job).failed) == ("running", 5)
+
+
+@pytest.mark.parametrize("code", sorted(CONTENT_CODES))
+def test_what_is_read_and_no_picture_ends_the_row(ledger: Any, items: Any, code: Code) -> None:
+    job = ledger.job_of(*items(3), chunk_size=1)
+    first, second, third = ledger.claims()
+    fail(ledger, first, Code.NOT_FOUND, 2)
+    fail(ledger, second, code, 2)
+    fail(ledger, third, Code.NOT_FOUND, 2)
+    assert ledger.now(job).state == "running"
+
+
+@pytest.mark.parametrize("code", sorted(set(Code) - SOURCE_FAULTS - CONTENT_CODES))
+def test_what_says_nothing_of_the_source_leaves_the_count_as_it_is(ledger: Any, items: Any, code: Code) -> None:
+    """A worker that dies again and again on an unreachable store hid the store's trouble."""
+    job = ledger.job_of(*items(3), chunk_size=1)
+    first, second, third = ledger.claims()
+    fail(ledger, first, Code.NOT_FOUND, 2)
+    fail(ledger, second, code, 2)
+    assert ledger.now(job).state == "running"
+    fail(ledger, third, Code.NOT_FOUND, 2)
+    assert ledger.now(job).state == "paused"
+
+
+def test_model_that_fails_on_an_image_that_was_read_ends_the_row(ledger: Any, items: Any) -> None:
+    job = ledger.job_of(*items(3), chunk_size=1)
+    first, second, third = ledger.claims()
+    fail(ledger, first, Code.NOT_FOUND, 2)
+    (item,) = second.items
+    failure = dict.fromkeys(second.recipes, Failure(Code.MODEL_ERROR, "no numbers"))
+    assert ledger.complete(second, ledger.mixed(item, failure), breaker_images=2)
+    fail(ledger, third, Code.NOT_FOUND, 2)
+    assert ledger.now(job).state == "running"
 
 
 def test_faults_that_will_be_tried_again_count_as_well(ledger: Any, items: Any) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from schemas.database import Database, is_passing, patiently
+from schemas.database import CONNECTIONS, LINK, Database, is_passing, patiently
 from schemas.errors import KosmographError, SetupError, UsageError
+from schemas.ledger.bulk import copy_rows
+from schemas.ledger.records import ENTITIES
 from schemas.tables import unix_now
 
 SECRET = "hunter2"
@@ -258,3 +260,79 @@ def test_a_session_that_the_server_ended_is_outlived(database_url: str, database
 def test_a_deadlock_is_a_passing_trouble() -> None:
     error = OperationalError("UPDATE", {}, psycopg.errors.DeadlockDetected("deadlock detected"))
     assert is_passing(error)
+
+
+def test_a_database_that_was_dropped_is_no_passing_trouble() -> None:
+    assert not is_passing(OperationalError("SELECT", {}, psycopg.errors.DatabaseDropped("it is gone")))
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_machine_that_does_not_answer_is_given_up_unless_the_url_says_otherwise(database_url: str) -> None:
+    for query, expected in ("", LINK["tcp_user_timeout"]), ("&tcp_user_timeout=77", 77):
+        database = Database(database_url + query)
+        with database.read() as connection:
+            info = connection.connection.driver_connection.info  # type: ignore[union-attr]
+            assert int(info.get_parameters()["tcp_user_timeout"]) == expected
+        database.close()
+
+
+def test_many_threads_share_few_connections(database: Database) -> None:
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most
+        with database.read() as connection:
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            connection.execute(text("SELECT 1"))
+            with lock:
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= most <= CONNECTIONS
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_idle_connections_that_the_server_has_closed_are_replaced_before_they_are_used(
+    database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.read() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    killer = Database(database_url)
+    with killer.write() as other:
+        other.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+    killer.close()
+    monkeypatch.setattr("schemas.database.ASK_AFTER_S", -1.0)
+    with database.read() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_copy_that_loses_its_server_is_a_passing_trouble(database_url: str, database: Database) -> None:
+    killer = Database(database_url)
+
+    def copy(connection: Connection) -> None:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with killer.write() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+        copy_rows(connection, ENTITIES, [(1, 0, "a cat", "cat", 0, 5, None)])
+
+    with pytest.raises(DBAPIError) as caught, database.write() as connection:
+        copy(connection)
+    assert is_passing(caught.value)
+    killer.close()
+    with database.read() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_copy_of_what_cannot_be_shows_no_values_and_is_not_repeated(database: Database) -> None:
+    with pytest.raises(IntegrityError) as caught, database.write() as connection:
+        copy_rows(connection, ENTITIES, [(1, 0, SECRET, SECRET, 0, 5, None)])
+    assert not is_passing(caught.value)
+    assert SECRET not in str(caught.value)

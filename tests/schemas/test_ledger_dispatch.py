@@ -1,12 +1,15 @@
 """Chunks on their way to the queue, and back when the queue or a worker has lost them."""
 
+import re
 import threading
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from schemas.errors import Code
 from schemas.ledger import dispatch, jobs, work
+from schemas.ledger.shares import fair_shares
 from schemas.results import Later
 
 
@@ -30,14 +33,94 @@ def test_no_more_is_taken_than_asked_and_chunks_go_in_their_order(ledger: Any, i
     assert ledger.take(0) == []
 
 
-def test_jobs_go_by_priority_then_age(ledger: Any, items: Any) -> None:
+def test_jobs_go_by_priority_then_in_turn(ledger: Any, items: Any) -> None:
     for name, priority in (("old", 0), ("young", 0), ("urgent", 9)):
         job = ledger.open(name, priority=priority)
         ledger.add(job, *items(2, start=10 * job.id), chunk_size=1)
     taken = ledger.take(5)
     ids = [ledger.sql("SELECT job_id FROM chunks WHERE id = :id", id=one.chunk_id)[0]["job_id"] for one in taken]
     urgent, old, young = (jobs.find_job(ledger.database, name).id for name in ("urgent", "old", "young"))
-    assert ids == [urgent, urgent, old, old, young]
+    assert ids == [urgent, urgent, old, young, old]
+
+
+@pytest.mark.parametrize(
+    ("most", "in_hand", "expected"),
+    [
+        (0, {1: 0}, {1: 0}),
+        (5, {}, {}),
+        (5, {1: 3}, {1: 5}),
+        (5, {1: 0, 2: 0}, {1: 3, 2: 2}),
+        (4, {1: 10, 2: 0}, {1: 0, 2: 4}),
+        (4, {1: 2, 2: 0, 3: 9}, {1: 1, 2: 3, 3: 0}),
+    ],
+)
+def test_those_with_the_fewest_chunks_in_hand_catch_up(
+    most: int, in_hand: dict[int, int], expected: dict[int, int]
+) -> None:
+    assert fair_shares(most, in_hand) == expected
+
+
+def test_what_one_job_leaves_of_its_share_goes_to_the_others(ledger: Any, items: Any) -> None:
+    for name, count in (("one", 1), ("many", 9), ("two", 2)):
+        ledger.job_of(*items(count), name=name, chunk_size=1)
+    assert len(ledger.take(10)) == 10
+
+
+def test_chunks_that_were_put_back_for_later_go_after_the_others(ledger: Any, items: Any) -> None:
+    ledger.job_of(*items(3), chunk_size=1)
+    claim = ledger.claim(ledger.take(1)[0])
+    assert ledger.complete(claim, later=[Later(claim.items, 1, wait_s=0)])
+    assert [one.uris[0] for one in ledger.take()] == [items(3)[number].uri for number in (1, 2, 0)]
+
+
+def test_a_chunk_that_a_worker_died_over_goes_alone(ledger: Any, items: Any) -> None:
+    ledger.job_of(*items(2), chunk_size=1)
+    ledger.claim(ledger.take(1)[0], lease_s=-1)
+    assert dispatch.reclaim_expired(ledger.database) == 1
+    assert [one.alone for one in ledger.take()] == [True, False]
+
+
+def test_questions_that_are_asked_all_the_time_never_walk_over_the_chunks(ledger: Any, items: Any) -> None:
+    """A billion images are some ten million chunks: what is asked twice a second reads a few of them."""
+    job = ledger.job_of(*items(40), chunk_size=1)
+    ledger.take(3)
+    ledger.claims()
+    asked: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(ledger.database.engine, "before_cursor_execute", note)
+    dispatch.open_queues(ledger.database)
+    dispatch.requeue_stale(ledger.database, 0.0)
+    dispatch.requeue_lost(ledger.database, ledger.queue, "redis", 0.0)
+    dispatch.reclaim_expired(ledger.database)
+    dispatch.make_way(ledger.database, ledger.queue, "redis", 9)
+    dispatch.count_queued(ledger.database, ledger.queue, "redis")
+    jobs.finish_jobs(ledger.database)
+    ledger.take(5)
+    jobs.get_job(ledger.database, job.id)
+    event.remove(ledger.database.engine, "before_cursor_execute", note)
+    walks = {statement: walk for statement, values in asked if (walk := walk_over_chunks(ledger, statement, values))}
+    assert len(asked) > 10
+    assert walks == {}
+
+
+def walk_over_chunks(ledger: Any, statement: str, values: Any) -> str:
+    """The part of a statement's plan that reads all chunks, or sorts them."""
+    if not statement.startswith(("SELECT", "UPDATE", "WITH")):
+        return ""
+    explain = "EXPLAIN QUERY PLAN " if ledger.database.is_sqlite else "EXPLAIN "
+    with ledger.database.write() as connection:
+        if not ledger.database.is_sqlite:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # on so few rows it would be chosen
+        plan = [str(row[-1]) for row in connection.exec_driver_sql(explain + statement, values)]
+        connection.rollback()
+    return "; ".join(
+        line
+        for line in plan
+        if re.search(r"SCAN chunks(?! USING (COVERING )?INDEX ix_chunks_(queued|lease))|Seq Scan on chunks", line)
+    )
 
 
 def test_only_running_jobs_of_the_queue_are_taken(ledger: Any, items: Any) -> None:

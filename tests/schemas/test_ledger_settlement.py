@@ -269,8 +269,28 @@ def test_an_image_gets_its_content_once_it_can_be_read(ledger: Any, items: Any) 
     assert ledger.sql("SELECT content_id FROM images") == [image]
 
 
+def ascii_start(words: str) -> str:
+    return ascii(words[:20])
+
+
 @pytest.mark.parametrize(
-    "words", ["a\0b", "caf\u00e9 \U0001f600", "half \udcff", "3 < 5 </phrase>", "'; --", "%s {0} :x"]
+    "words",
+    [
+        *("a\0b", "caf\u00e9 \U0001f600", "half \udcff", "3 < 5 </phrase>", "'; --", "%s {0} :x"),
+        *(
+            "tab\tnew line\nreturn\r\v",
+            "\\N",
+            "\\.",
+            "back \\ slash \\",
+            '"quoted", {braces}',
+            "NULL",
+            "",
+            " \n ",
+            "null,None",
+        ),
+        *("\x01\x7f\u2028", "\\" * 5000 + '"', "long \U0001f600 " * 100_000),
+    ],
+    ids=ascii_start,
 )
 def test_hostile_words_are_stored_on_both_databases(ledger: Any, items: Any, words: str) -> None:
     job = ledger.job_of(*items(2))
@@ -285,6 +305,46 @@ def test_hostile_words_are_stored_on_both_databases(ledger: Any, items: Any, wor
     assert ledger.sql("SELECT message FROM failures") == [{"message": stored}]
     assert ledger.sql("SELECT phrase FROM entities") == [{"phrase": stored}]
     assert ledger.counters(job) == (2, 1, 0, 1, 0)
+
+
+def test_contents_that_are_there_and_new_ones_in_one_chunk_each_get_their_own_annotation(
+    ledger: Any, items: Any
+) -> None:
+    """Ids come back in bulk: those of new rows must not be taken for those of rows that were there."""
+    ledger.job_of(*items(9), name="one")
+    claim = ledger.one_claim()
+    assert ledger.complete(claim, *(said_of(ledger, claim, item) for item in claim.items))
+    job = ledger.job_of(*items(9, start=4, version="2"), name="two")
+    claim = ledger.one_claim()
+    assert ledger.complete(claim, *(said_of(ledger, claim, item) for item in reversed(claim.items)))
+    assert ledger.counters(job) == (9, 4, 5, 0, 0)
+    for row in ledger.sql("SELECT uri, caption, sha256 FROM captions"):
+        assert (row["caption"], row["sha256"]) == (f"words of {row['uri']}", f"bytes of {row['uri']}")
+    shown = ledger.sql("SELECT uri, caption, phrase FROM groundings WHERE job = 'two'")
+    assert len(shown) == 9
+    assert all(row["caption"] == f"words of {row['uri']}" for row in shown)
+
+
+def said_of(ledger: Any, claim: work.Claim, item: Item) -> Settled:
+    """An annotation that tells whose it is."""
+    results = dict.fromkeys(claim.recipes, ledger.annotation(f"words of {item.uri}"))
+    return Settled(item, item.version, ledger.content(f"bytes of {item.uri}"), results)
+
+
+def test_one_image_in_many_chunks_completed_at_once_has_one_outcome(ledger: Any, items: Any) -> None:
+    """Its outcome is written before the job is locked: they wait for one another, and never in a circle."""
+    job = ledger.job_of(*[item for turn in range(8) for item in items(6)[:: 1 if turn % 2 else -1]], chunk_size=6)
+    claims = ledger.claims()
+    assert len(claims) == 8
+
+    def settle(claim: work.Claim, turn: int) -> None:
+        settled = ledger.failed if turn % 3 == 0 else ledger.annotated
+        assert ledger.complete(claim, *[settled(claim, item) for item in claim.items])
+
+    tasks = [lambda claim=claim, turn=turn: settle(claim, turn) for turn, claim in enumerate(claims)]  # type: ignore[misc]
+    assert at_once(*tasks) == []
+    assert ledger.counters(job) == (48, 6, 42, 0, 0)
+    assert rows(ledger)["outcomes"] == 6
 
 
 def test_strict_pauses_at_the_first_permanent_failure(ledger: Any, items: Any) -> None:

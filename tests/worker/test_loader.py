@@ -23,6 +23,7 @@ from PIL import Image
 import worker
 from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, TransientFailure
 from schemas.storage import StorageOptions
+from worker import loader_link
 from worker.images import Limits, LoadedImage, decode
 from worker.loader import Loader
 
@@ -279,6 +280,47 @@ def test_process_that_cannot_start_is_no_fault_of_an_image(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(SetupError, match="no loader process comes up"):
         new_loader().load("file:///none").result(60)
+
+
+HOSTILE = """
+import json, os, socket, sys, time
+sys.path.insert(0, sys.argv[2])
+from worker.frames import DONE, FACTS, FRAME_BYTES, NOTE, REPLY_AT, frame_at
+from worker.loader_process import HELLO
+channel, ring = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[3])
+def reply(text):
+    os.pwrite(ring, bytes(FACTS.size) + text.ljust(2000), frame_at(0) + REPLY_AT)
+    os.pwrite(ring, DONE.pack(1), 0)
+channel.recv(100_000)
+channel.sendall(HELLO)
+channel.recv(100_000)
+"""
+
+TOOK_OVER = {
+    "says that more is done than was asked": "os.pwrite(ring, DONE.pack(2**64 - 1), 0)",
+    "says nothing": "reply(b'')",
+    "says what is no failure": "reply(json.dumps({'code': [], 'message': {}, 'permanent': 1, 'version': 2}).encode())",
+    "nests without end": "reply(b'[' * 2000)",
+    "cuts its frames off": "reply(b''); os.ftruncate(ring, 64)",
+    "cuts everything off": "os.ftruncate(ring, 0); sys.exit(3)",
+    "was fetched after no number of seconds": "os.pwrite(ring, NOTE.pack(1, float('nan'), b'v'), frame_at(0))",
+}
+
+
+@pytest.mark.parametrize("doing", TOOK_OVER)
+def test_decoder_that_was_taken_over_costs_its_image_and_no_more(
+    doing: str, new_loader: NewLoader, files: Callable[..., Any], file_uri: FileUri, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = loader_link.BOOT
+    monkeypatch.setattr(loader_link, "BOOT", f"{HOSTILE}{TOOK_OVER[doing]}; channel.sendall(b'..'); time.sleep(60)")
+    loader = new_loader(decode_timeout_s=0.5)
+    [path] = files(1)
+    failure = failure_of(loader.load(file_uri(path)))
+    assert failure.code == (Code.TIMEOUT if "fetched" in doing else Code.DECODER_CRASHED)
+    monkeypatch.setattr(loader_link, "BOOT", usual)
+    for child in children():
+        child.kill()
+    assert loader.load(file_uri(path)).result(60).width == 60
 
 
 PARENT = """

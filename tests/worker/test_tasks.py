@@ -414,23 +414,3 @@ def test_worker_ends_at_a_signal_while_redis_is_away(
     worker.popen.terminate()
     assert worker.popen.wait(15) == 0
     assert "hunter2" not in worker.log.read_text()
-
-
-def test_worker_works_again_after_redis_was_killed(
-    database: Database,
-    database_url: str,
-    own_broker: Any,
-    start: Callable[..., Process],
-    null_job: Callable[[int], jobs.Job],
-    wait_for: Callable[..., Any],
-) -> None:
-    job = null_job(4)
-    worker = start(database_url, own_broker.url, "--model", "null")
-    send(database, own_broker.url, most=2)
-    wait_for(lambda: jobs.get_job(database, job.id).annotated == 2)
-    os.kill(own_broker.pid, signal.SIGKILL)
-    wait_for(own_broker.server.ensure)
-    send(database, own_broker.url, most=2)
-    wait_for(lambda: jobs.get_job(database, job.id).annotated == 4)
-    worker.popen.terminate()
-    assert worker.popen.wait(15) == 0
