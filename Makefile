@@ -24,7 +24,7 @@ DB ?= both
 # what `make demo` needs, and what the rest needs; only what is imported is compiled, which saves a minute
 .venv/demo: EXTRA := worker
 .venv/dev: EXTRA := dev
-.venv/demo .venv/dev: pyproject.toml constraints.txt
+.venv/demo .venv/dev: pyproject.toml constraints.txt setup.py worker/resample.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "installing kosmograph[$(EXTRA)] into .venv: some minutes, most of them for torch ..."
 	@$(PYTHON) -m venv .venv
@@ -62,4 +62,4 @@ bench-precision: .venv/dev
 	$(BIN)/python -m benchmarks.precision
 
 clean:
-	rm -rf .venv $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(DEMO) build *.egg-info worker/_resample*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

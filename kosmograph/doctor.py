@@ -18,6 +18,7 @@ from schemas.errors import KosmographError
 from schemas.settings import Settings
 
 MARKS = {"ok": "ok  ", "note": "note", "warn": "WARN", "bad": "BAD "}
+SLOW_RESIZE = "Pillow's (slower; no C compiler was there at install)"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def examine(settings: Settings, *, with_model: bool, revision: str | None) -> in
     checks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
         "python": _python,
         "packages": _packages,
+        "resize": _resize,
         "redis": _redis,
         "database": _database,
         "gpu": _gpu,
@@ -70,6 +72,12 @@ def _packages(settings: Settings) -> Iterator[Finding]:
             from importlib.metadata import version
 
             yield Finding("ok", name, version(name))
+
+
+def _resize(settings: Settings) -> Iterator[Finding]:
+    from worker.resample import COMPILED
+
+    yield Finding("ok" if COMPILED else "note", "resize", "compiled" if COMPILED else SLOW_RESIZE)
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

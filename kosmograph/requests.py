@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from producer.registration import Totals, register_sources
-from producer.sources import Filters, Item, Source, open_sources
+from producer.sources import Filters, Item, Source, forget_spools, open_sources
 from schemas.database import Database
 from schemas.errors import SourceError, UsageError
 from schemas.ledger import jobs

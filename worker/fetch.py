@@ -85,7 +85,9 @@ def read_file(location: str, limits: Limits, roots: Sequence[str] | None = None)
     try:
         return _read_regular(path, limits, roots)
     except ImageFailure:
-        check_place(os.path.realpath(path), roots)  # of what lies outside it is not even told whether it is there
+        with disk_failures():  # it may be swapped for something else at this very moment
+            place = os.path.realpath(path)
+        check_place(place, roots)  # of what lies outside it is not even told whether it is there
         raise
 
 

@@ -5,9 +5,9 @@ AVIF, JPEG 2000, PPM and its kin, ICO. All are decoded by libraries inside Pillo
 program (as EPS would be to Ghostscript). Of several pictures in one file the first counts.
 
 The way: upright by EXIF, then 8-bit RGB (alpha over white, 16-bit scaled, colour profiles ignored), then squashed to
-224×224 by a bicubic filter, as the CLIP image processor does. `exact` decodes JPEG in full; otherwise the decoder
-halves it while both sides stay above 448, which shifts values by 0.2 of 255 on average. When the pixels of a file
-change, so must the names in schemas/recipes.py.
+224×224 by a bicubic filter, as the CLIP image processor does (worker/resample.py, compiled where that could be).
+`exact` decodes JPEG in full; otherwise the decoder halves it while both sides stay above 448, which shifts values by
+0.2 of 255 on average. When the pixels of a file change, so must the names in schemas/recipes.py.
 """
 
 from __future__ import annotations
@@ -39,16 +39,15 @@ from PIL import (
 from PIL.ImageFile import ImageFile
 
 from schemas.errors import Code, ImageFailure, PermanentFailure
+from worker.resample import SIDE, Box, squash
 
 if TYPE_CHECKING:  # numpy would double the start and the size of a loader process, which has no use for it
     import numpy as np
 
     from schemas.settings import Settings
 
-SIDE = 224
 PIXEL_BYTES = SIDE * SIDE * 3
 DRAFT_SIDE = 448
-Box = tuple[float, float, float, float]
 
 FORMATS: dict[str, tuple[re.Pattern[bytes], Callable[[BytesIO], ImageFile]]] = {
     "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
@@ -160,12 +159,14 @@ def decode(data: bytes, limits: Limits, *, exact: bool = False) -> DecodedImage:
         stored, orientation = _load(data, kind, limits, exact)
         (width, height), image = stored.size, stored.image
         if stored.box is None:  # turned before the resize, whose two passes round in between: the order shows
-            squashed = _squashed(_rgb(_turned(image, orientation), kind))
+            pixels = squash(_rgb(_turned(image, orientation), kind))
         else:
-            squashed = _turned(_squashed(_rgb(image, kind), stored.box), orientation)
+            pixels = squash(_rgb(image, kind), stored.box)
+            if orientation in UPRIGHT:
+                pixels = _turned(Image.frombytes("RGB", (SIDE, SIDE), pixels), orientation).tobytes()
         if orientation >= TURNED:
             width, height = height, width
-        return DecodedImage(squashed.tobytes(), width, height, kind)
+        return DecodedImage(pixels, width, height, kind)
 
 
 def upright(data: bytes, limits: Limits) -> Image.Image:
@@ -237,10 +238,6 @@ def _pixels(data: bytes, kind: str, limits: Limits, exact: bool) -> _Stored:
         return _Stored(image, full, draft[1])
     _check_size(image.size, limits)  # again: an icon's table may lie
     return _Stored(image, image.size)  # TIFF has turned itself upright
-
-
-def _squashed(image: Image.Image, box: Box | None = None) -> Image.Image:
-    return image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box)
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:

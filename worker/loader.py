@@ -20,14 +20,18 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, TransientFailure
 from schemas.storage import StorageOptions
 from worker.buffers import Buffers, Frame
 from worker.frames import FACTS, FRAMES, PIXELS_AT, REPLY_AT, text_in
-from worker.images import SIDE, Limits, LoadedImage
+from worker.images import Limits, LoadedImage
 from worker.loader_link import Closing, LoaderProcess, ProcessDied
 from worker.loader_process import request_of
+from worker.resample import SIDE
 
+log = structlog.get_logger()
 START_TRIES = 3
 MOST_URI = 3 * 4096 + 16  # the longest path there is, percent-encoded
 AHEAD_BYTES = 1 << 16
@@ -136,14 +140,20 @@ class Lane(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self._closing.is_set():
-                self._settle_some()
-        except Closing:
-            pass
+            with contextlib.suppress(Closing):
+                while not self._closing.is_set():
+                    self._settle_some()
+            self._fail_all(CancelledError())
+        except Exception as error:  # the boundary of the thread: nobody must wait for it now
+            log.exception("loader broke")
+            text = f"the loader broke, which is a bug in Kosmograph: {type(error).__name__}: {error}"
+            self._fail_all(SetupError(text))
         finally:
             self._end_process()
-            for load in (*self._sent, *self._again):
-                load.future.set_exception(CancelledError())
+
+    def _fail_all(self, error: BaseException) -> None:
+        for load in (*self._sent, *self._again):
+            load.future.set_exception(error)
 
     def _settle_some(self) -> None:
         """Brings the oldest loads to their end, or one a crash nearer to it."""
@@ -158,7 +168,8 @@ class Lane(threading.Thread):
             self._bury(death)
         else:
             for frame in frames:
-                settle(self._sent.popleft(), frame)
+                settle(self._sent[0], frame)
+                self._sent.popleft()
             image_s = max(time.monotonic() - began, 1e-6) / len(frames)
             self._batch = max(1, min(BATCH_IMAGES, int(BATCH_S / image_s)))
 

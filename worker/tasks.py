@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from threading import Event
 from typing import Any, TypeVar
 
@@ -66,8 +67,10 @@ class ChunkTask:
                 put_back(self.database, Departure(chunk.chunk_id, chunk.fence, chunk.uris))
 
     def _claim(self, chunk: ChunkMessage) -> None:
-        claim_it = partial(claim_chunk, worker=self.name, lease_s=self.settings.lease_s)
-        claim = self._patiently(partial(claim_it, self.database, chunk.chunk_id, chunk.fence))
+        named = partial(claim_chunk, self.database, chunk.chunk_id, chunk.fence)
+        tries = count()
+        claim_it = partial(named, worker=self.name, lease_s=self.settings.lease_s)
+        claim = self._patiently(lambda: claim_it(again=next(tries) > 0))
         if claim is not None:
             with self.leases.hold(claim) as held, self.clock.running():
                 self._work(held)

@@ -16,13 +16,15 @@ from schemas.recipes import Recipe
 from schemas.tables import annotations, chunks, contents, jobs, unix_now
 
 ROOTS = select(jobs.c.roots).where(jobs.c.id == bindparam("job"))
+NAMED = (chunks.c.id == bindparam("chunk"), chunks.c.fence == bindparam("named"))
 CLAIM = (
     update(chunks)
-    .where(chunks.c.id == bindparam("chunk"), chunks.c.fence == bindparam("named"), QUEUED)
+    .where(*NAMED, QUEUED)
     .where(select(jobs.c.id).where(jobs.c.id == chunks.c.job_id, jobs.c.state == "running").exists())
     .values(state="running", worker=bindparam("by"), lease_until=unix_now() + bindparam("lasting", type_=Double))
     .returning(chunks)
 )
+OURS = select(chunks).where(*NAMED, RUNNING, chunks.c.worker == bindparam("by"))
 ANNOTATED = (
     select(contents.c.sha256, annotations.c.recipe_id, annotations.c.id)
     .join(annotations, annotations.c.content_id == contents.c.id)
@@ -46,10 +48,17 @@ class Claim:
     crashes: int
 
 
-def claim_chunk(database: Database, chunk_id: int, fence: int, *, worker: str, lease_s: float) -> Claim | None:
-    """queued → running. None for a late or doubled message, or when the job does not run now."""
+def claim_chunk(
+    database: Database, chunk_id: int, fence: int, *, worker: str, lease_s: float, again: bool = False
+) -> Claim | None:
+    """queued → running. None for a late or doubled message, or when the job does not run now.
+
+    `again` says that this worker has tried before and never got the answer: the chunk may be its own by now.
+    """
     with database.write() as connection:
         row = run(connection, CLAIM, chunk=chunk_id, named=fence, by=worker, lasting=lease_s).first()
+        if row is None and again:
+            row = run(connection, OURS, chunk=chunk_id, named=fence, by=worker).first()
         if row is None:
             mine = (chunks.c.id == chunk_id, chunks.c.fence == fence, QUEUED)
             # a paused job's chunk must not stay queued: its message is gone after this

@@ -114,7 +114,9 @@ def test_archive_with_half_of_its_files_missing_trips_nothing(kosmograph: Kosmog
     uris = list(chain.from_iterable(zip([file_uri(path) for path in sorted(photos.iterdir())], missing, strict=True)))
     manifest = kosmograph.folder / "list.txt"
     manifest.write_text("\n".join(uris))
-    run = kosmograph.annotate(f"@{manifest}", KOSMOGRAPH_BREAKER_IMAGES="8", KOSMOGRAPH_CHUNK_SIZE="8")
+    run = kosmograph.annotate(
+        f"@{manifest}", "--root", str(photos), KOSMOGRAPH_BREAKER_IMAGES="8", KOSMOGRAPH_CHUNK_SIZE="8"
+    )
     assert run.code == 3, run.err
     assert {row["uri"] for row in kosmograph.sql("SELECT uri FROM failures WHERE code = 'not_found'")} == set(missing)
     sound(kosmograph, uris, "not_found")

@@ -15,7 +15,8 @@ def test_chunks_of_a_killed_worker_are_done_by_another(night: Night) -> None:
     """Given two workers in mid-chunk, when one is killed, then the other one does its chunks."""
     uris = night.job(120)
     quick = {"KOSMOGRAPH_LEASE_S": "4"}
-    first, _ = night.worker("w1", 0.03, **quick), night.worker("w2", 0.03, **quick)
+    first, second = night.worker("w1", 0.03, **quick), night.worker("w2", 0.03, **quick)
+    night.until(lambda: first.said("worker ready") and second.said("worker ready"))
     night.dispatcher()
     night.until(lambda: night.count("outcomes") and night.count("chunks WHERE worker = 'w1'"))
     first.kill()

@@ -123,3 +123,20 @@ def test_annotations_are_found_by_content_and_recipe(ledger: Any, items: Any) ->
     assert work.find_annotations(ledger.database, ["abc"], []) == {}
     many = [f"{number:064}" for number in range(5000)] + ["abc"]
     assert list(work.find_annotations(ledger.database, many, [recipe])) == [("abc", recipe)]
+
+
+def test_a_claim_whose_answer_was_lost_is_ours_when_asked_for_again(ledger: Any, items: Any) -> None:
+    ledger.job_of(*items(2))
+    (departure,) = ledger.take()
+
+    def claim(worker: str, again: bool) -> Any:
+        place = (ledger.database, departure.chunk_id, departure.fence)
+        return work.claim_chunk(*place, worker=worker, lease_s=60, again=again)
+
+    first = claim("one", False)
+    assert first is not None
+    assert claim("one", False) is None
+    assert claim("two", True) is None
+    assert claim("one", True) == first
+    assert ledger.annotate_all(first)
+    assert claim("one", True) is None

@@ -16,7 +16,8 @@ from PIL import Image, ImageFile, ImageOps
 
 import worker
 from schemas.errors import Code, ImageFailure, PermanentFailure
-from worker.images import SIDE, DecodedImage, Limits, decode
+from worker.images import DecodedImage, Limits, decode
+from worker.resample import SIDE
 
 PHOTOGRAPHS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg", "hubble_deep_field.jpg"]
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}, "PPM": {}, "JPEG2000": {}}
@@ -319,7 +320,7 @@ def test_memory_that_is_not_there_makes_an_image_too_large(
         raise MemoryError
 
     data = encoded(photograph())
-    monkeypatch.setattr(Image.Image, "resize", refuse)
+    monkeypatch.setattr("worker.images.squash", refuse)
     assert code_of(data, limits) == Code.TOO_LARGE
 
 

@@ -251,6 +251,21 @@ def test_queued_load_can_be_cancelled(new_loader: NewLoader, slow: str, file_uri
     assert failure_of(third).code == Code.NOT_FOUND
 
 
+def test_loader_that_breaks_lets_nobody_wait(
+    new_loader: NewLoader, files: Callable[..., Any], file_uri: FileUri, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours is the worker's fault: every image that the broken part has fails with SetupError."""
+
+    def broken(*_: object) -> None:
+        raise NameError("no such name")
+
+    monkeypatch.setattr("worker.loader.settle", broken)
+    futures = [new_loader(1).load(file_uri(path)) for path in files(1)]
+    with pytest.raises(SetupError, match="NameError: no such name"):
+        futures[0].result(30)
+    wait_for(lambda: children() == [])
+
+
 def test_closing_cancels_what_has_not_ended_and_leaves_no_process(new_loader: NewLoader, slow: str) -> None:
     loader = new_loader(2)
     futures = [loader.load(slow) for _ in range(20)]

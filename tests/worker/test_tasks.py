@@ -25,7 +25,7 @@ from producer.queue import Queue
 from schemas.database import Database
 from schemas.errors import EngineBroken
 from schemas.items import Item
-from schemas.ledger import dispatch, jobs, listing
+from schemas.ledger import dispatch, jobs, listing, work
 from schemas.ledger.dispatch import Departure
 from schemas.messages import TASK_NAME
 from schemas.recipes import Recipe, queue_name
@@ -94,6 +94,22 @@ def bench(database: Database) -> Iterator[Bench]:
 
 
 def test_message_is_annotated(bench: Bench) -> None:
+    bench.task(**bench.message("1", "2"))
+    assert bench.chunks == [("done", 0)]
+    assert bench.outcomes == 2
+
+
+def test_claim_that_was_committed_and_not_answered_is_worked_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a database that goes away between its commit and its answer, then the chunk is not left to its lease."""
+    answers = iter([OperationalError("", {}, ConnectionError("the connection is lost"))])
+
+    def claim_chunk(*place: Any, **options: Any) -> Any:
+        claim = work.claim_chunk(*place, **options)
+        for error in answers:
+            raise error
+        return claim
+
+    monkeypatch.setattr("worker.tasks.claim_chunk", claim_chunk)
     bench.task(**bench.message("1", "2"))
     assert bench.chunks == [("done", 0)]
     assert bench.outcomes == 2
