@@ -34,6 +34,7 @@ LINK = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
+    "options": "-c plan_cache_mode=force_custom_plan",
 }
 """After half a minute without a word from a PostgreSQL's machine, it is away: else a call waits for hours. The URL's
 own values come first. A server that is stopped on a machine that lives answers for itself: that one is waited for."""

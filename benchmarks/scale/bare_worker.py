@@ -28,6 +28,7 @@ import worker.annotator
 import worker.leases
 import worker.tasks
 from schemas.database import Database
+from schemas.logs import configure_logs
 from schemas.recipes import queue_name
 from schemas.settings import load_settings
 from worker.annotator import Annotator
@@ -53,6 +54,7 @@ def main() -> None:
     options.add_argument("--broker", required=True)
     given = options.parse_args()
     settings = load_settings(db=given.db, broker=given.broker, model=NULL, log_level="warning")
+    configure_logs(settings)
     meter = Meter()
     for stage, (module, name) in STAGES.items():
         setattr(module, name, meter.timed(stage, getattr(module, name)))
