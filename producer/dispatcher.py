@@ -76,7 +76,9 @@ class Dispatcher:
         if length >= self.settings.queue_low:
             return 0
         departures = dispatch.take_pending(self.database, queue, self.queue.name, high - length, self.job_id)
-        return self.queue.send(queue, departures, lambda left: dispatch.put_back(self.database, left))
+        return self.queue.send(
+            queue, departures, lambda left: dispatch.put_back(self.database, left.chunk_id, left.fence)
+        )
 
     def _counted(self, queue: str) -> int:
         return dispatch.count_queued(self.database, queue, self.queue.name)

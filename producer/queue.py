@@ -1,6 +1,7 @@
 """The queue as the dispatcher sees it: how long it is, and a place to put messages."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from celery import Celery
@@ -35,9 +36,7 @@ class Queue:
         At the first error that chunk, which may have arrived all the same, and the rest are handed to `failed`.
         """
         for sent, departure in enumerate(departures):
-            message = ChunkMessage(
-                chunk_id=departure.chunk_id, fence=departure.fence, uris=departure.uris, alone=departure.alone
-            )
+            message = ChunkMessage(**asdict(departure))
             try:
                 self._app.send_task(
                     TASK_NAME, kwargs=message.model_dump(), queue=queue, connection=self._connection, ignore_result=True

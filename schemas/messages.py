@@ -1,4 +1,4 @@
-"""The message: what travels through Redis. A worker trusts the row that it claims, not the message."""
+"""The message: what travels through Redis. It names a chunk; what is to be done stands in the row that is claimed."""
 
 from typing import Annotated
 
@@ -8,11 +8,11 @@ TASK_NAME = "kosmograph.annotate_chunk"
 
 
 class ChunkMessage(BaseModel):
-    """One chunk, ready to be claimed under its fence, by a worker that has no other where it is to be `alone`."""
+    """One chunk of so many images, ready to be claimed under its fence, by a worker that has no other if `alone`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     chunk_id: Annotated[int, Field(gt=0, lt=2**63)]
     fence: Annotated[int, Field(gt=0, lt=2**31)]
-    uris: Annotated[list[str], Field(max_length=10_000)]
+    images: Annotated[int, Field(gt=0, le=10_000)]
     alone: bool = False

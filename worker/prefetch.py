@@ -69,6 +69,6 @@ def by_images(qos: Any, target: Target) -> Callable[[], bool]:
 def images_in(message: Any) -> int:
     """How many images a message is about; 0 where it is not one of ours. Celery has decoded it, or refused it."""
     match message.payload:
-        case [_, {"uris": list(uris)}, *_]:
-            return len(uris)
+        case [_, {"images": int(images)}, *_]:
+            return images
     return 0

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from schemas.database import Database, patiently
 from schemas.errors import SetupError
-from schemas.ledger.dispatch import Departure, put_back
+from schemas.ledger.dispatch import put_back
 from schemas.ledger.settlement import complete
 from schemas.ledger.work import Claim, abandon_chunk, claim_chunk, release_chunk
 from schemas.messages import ChunkMessage
@@ -64,7 +64,7 @@ class ChunkTask:
             if got_it and not self.stopping.is_set():
                 self._claim(chunk)
             else:
-                put_back(self.database, Departure(chunk.chunk_id, chunk.fence, chunk.uris))
+                put_back(self.database, chunk.chunk_id, chunk.fence)
 
     def _claim(self, chunk: ChunkMessage) -> None:
         named = partial(claim_chunk, self.database, chunk.chunk_id, chunk.fence)

@@ -153,7 +153,7 @@ class Metered:
         return getattr(self._task, name)
 
     def __call__(self, **message: Any) -> None:
-        with self._meter.message(len(message["uris"])):
+        with self._meter.message(message["images"]):
             self._task(**message)
 
 

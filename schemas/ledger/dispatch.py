@@ -10,7 +10,6 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
 from schemas.database import Database
 from schemas.errors import Code
-from schemas.items import unpack_items
 from schemas.ledger.settlement import complete
 from schemas.ledger.shares import READY, Standing, fair_shares, in_the_way, standings
 from schemas.ledger.states import BACK_TO_PENDING, PENDING, QUEUED, RUNNING
@@ -33,7 +32,7 @@ class Departure:
 
     chunk_id: int
     fence: int
-    uris: list[str]
+    images: int
     alone: bool = False
 
 
@@ -76,13 +75,9 @@ def make_way(database: Database, queue: str, broker: str, most_jobs: int) -> int
     return _change(database, QUEUED & (chunks.c.broker == broker) & chunks.c.job_id.in_(ids), BACK_TO_PENDING)
 
 
-def put_back(database: Database, departure: Departure) -> bool:
-    """queued → pending for a chunk that could not be published."""
-    back = (
-        update(chunks)
-        .where(chunks.c.id == departure.chunk_id, chunks.c.fence == departure.fence, QUEUED)
-        .values(BACK_TO_PENDING)
-    )
+def put_back(database: Database, chunk_id: int, fence: int) -> bool:
+    """queued → pending for a chunk that could not be published, or not be begun."""
+    back = update(chunks).where(chunks.c.id == chunk_id, chunks.c.fence == fence, QUEUED).values(BACK_TO_PENDING)
     with database.write() as connection:
         return connection.execute(back).rowcount == 1
 
@@ -169,13 +164,10 @@ def _take_from(connection: Connection, job_id: int, broker: str, most: int) -> l
         update(chunks)
         .where(chunks.c.id.in_(_locked(ready)), PENDING)
         .values(state="queued", fence=chunks.c.fence + 1, broker=broker, queued_at=unix_now())
-        .returning(*in_order, chunks.c.fence, chunks.c.item_list, chunks.c.crashes)
+        .returning(*in_order, chunks.c.fence, chunks.c.size, chunks.c.crashes)
     )
     rows = sorted(connection.execute(taken).all())
-    return [
-        Departure(id_, fence, [item.uri for item in unpack_items(items)], alone=crashes > 0)
-        for _, id_, fence, items, crashes in rows
-    ]
+    return [Departure(id_, fence, size, alone=crashes > 0) for _, id_, fence, size, crashes in rows]
 
 
 def _change(database: Database, condition: ColumnElement[bool], values: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from producer.dispatcher import Dispatcher
 from producer.queue import BrokerErrors, Queue
 from schemas.database import Database
-from schemas.items import Item
+from schemas.items import Item, unpack_items
 from schemas.ledger import dispatch, jobs, listing, work
 from schemas.recipes import Recipe
 from schemas.settings import Settings
@@ -40,11 +40,21 @@ def states(database: Database, job: jobs.Job | None = None) -> dict[str, int]:
         return dict(map(tuple, rows))
 
 
-def waiting(broker: Any, recipe: Recipe = RECIPE) -> list[str]:
-    """The first URIs of the messages that wait, the next one first."""
+def message_of(element: bytes) -> dict[str, Any]:
+    """What an element of the queue says."""
+    return dict(json.loads(base64.b64decode(json.loads(element)["body"]))[1])
+
+
+def waiting(broker: Any, recipe: Recipe = RECIPE) -> list[int]:
+    """The chunks of the messages that wait, the next one first."""
     with broker.client as client:
-        messages = [json.loads(one) for one in client.lrange(recipe.queue, 0, -1)]
-    return [json.loads(base64.b64decode(one["body"]))[1]["uris"][0] for one in reversed(messages)]
+        return [message_of(one)["chunk_id"] for one in reversed(client.lrange(recipe.queue, 0, -1))]
+
+
+def first_uri(database: Database, chunk_id: int) -> str:
+    with database.read() as connection:
+        packed = connection.execute(text(f"SELECT item_list FROM chunks WHERE id = {chunk_id}")).scalar_one()
+    return unpack_items(packed)[0].uri
 
 
 @pytest.fixture
@@ -80,7 +90,8 @@ def test_jobs_go_by_priority_then_in_turn_and_chunks_in_their_order(
     add_job(database, "urgent", 2, priority=5)
     dispatcher.step()
     in_turn = [f"s3://{name}/{number}" for number in (0, 1) for name in ("old", "new")]
-    assert waiting(broker) == ["s3://urgent/0", "s3://urgent/1", *in_turn]
+    expected = ["s3://urgent/0", "s3://urgent/1", *in_turn]
+    assert [first_uri(database, chunk) for chunk in waiting(broker)] == expected
 
 
 def served(database: Database, broker: Any, count: int) -> list[str]:
@@ -88,9 +99,9 @@ def served(database: Database, broker: Any, count: int) -> list[str]:
     names: list[str] = []
     with broker.client as client:
         while len(names) < count and (message := client.rpop(RECIPE.queue)):
-            chunk = json.loads(base64.b64decode(json.loads(message)["body"]))[1]
-            if work.claim_chunk(database, chunk["chunk_id"], chunk["fence"], worker="w", lease_s=60):
-                names.append(chunk["uris"][0].split("/")[2])
+            chunk = message_of(message)
+            claim = work.claim_chunk(database, chunk["chunk_id"], chunk["fence"], worker="w", lease_s=60)
+            names += [claim.items[0].uri.split("/")[2]] if claim else []
     return names
 
 
@@ -200,7 +211,7 @@ def test_paused_and_cancelled_jobs_are_not_sent(
 def test_dispatcher_of_one_job_leaves_every_other_alone(database: Database, queue: Queue, broker: Any) -> None:
     mine, other, done = add_job(database, "mine", 1), add_job(database, "other", 1), add_job(database, "done", 0)
     Dispatcher(database, queue, SETTINGS, mine.id).step()
-    assert waiting(broker) == ["s3://mine/0"]
+    assert [first_uri(database, chunk) for chunk in waiting(broker)] == ["s3://mine/0"]
     assert states(database, other) == {"pending": 1}
     assert jobs.get_job(database, done.id).state == "running"
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from schemas.database import Database
 from schemas.errors import Code
 from schemas.grounding import Box, Entity, Grounding
-from schemas.items import Item
+from schemas.items import Item, unpack_items
 from schemas.ledger import dispatch, jobs, listing, settlement, work
 from schemas.ledger.bulk import plain
 from schemas.recipes import Recipe
@@ -60,6 +60,13 @@ class Ledger:
 
     def take(self, most: int = 1000, job_id: int | None = None) -> list[dispatch.Departure]:
         return dispatch.take_pending(self.database, self.queue, "redis", most, job_id)
+
+    def uris(self, departure: dispatch.Departure) -> list[str]:
+        """Those of the chunk that is on its way."""
+        (row,) = self.sql("SELECT item_list FROM chunks WHERE id = :id", id=departure.chunk_id)
+        uris = [item.uri for item in unpack_items(row["item_list"])]
+        assert len(uris) == departure.images
+        return uris
 
     def claim(self, departure: dispatch.Departure, *, worker: str = "w", lease_s: float = 60) -> work.Claim | None:
         return work.claim_chunk(self.database, departure.chunk_id, departure.fence, worker=worker, lease_s=lease_s)

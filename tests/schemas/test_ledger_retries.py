@@ -142,7 +142,7 @@ def test_many_failures_go_back_in_several_transactions_each_once(
     codes = [Code.TRUNCATED, Code.NOT_FOUND, Code.INTERNAL] * 10
     job = failing_job(ledger, items(30), *codes)
     assert retry(ledger, job, chunk_size=4) == 30
-    uris = [uri for departure in ledger.take() for uri in departure.uris]
+    uris = [uri for departure in ledger.take() for uri in ledger.uris(departure)]
     assert sorted(uris) == [item.uri for item in items(30)]
 
 

@@ -39,7 +39,7 @@ def test_a_late_message_changes_nothing(ledger: Any, items: Any) -> None:
 
 
 def test_a_message_for_no_chunk_is_refused(ledger: Any) -> None:
-    assert ledger.claim(dispatch.Departure(12345, 1, [])) is None
+    assert ledger.claim(dispatch.Departure(12345, 1, 1)) is None
 
 
 @pytest.mark.parametrize("stop", ["pause", "cancel"])

@@ -46,7 +46,7 @@ def forgeries(good: dict[str, Any], mark: Path) -> list[bytes]:
     pickled = base64.b64encode(pickle.dumps(Bomb(mark))).decode()
     embedded = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     signature = {"task": "os.system", "args": [f"touch {mark}"], "kwargs": {}, "options": {}, "subtask_type": None}
-    ours = {"chunk_id": 1, "fence": 1, "uris": []}
+    ours = {"chunk_id": 1, "fence": 1, "images": 1}
     return [
         forged(lambda message: message.update({"body": pickled, "content-type": "application/x-python-serialize"})),
         forged(lambda message: message.update({"content-type": "application/x-yaml"})),
@@ -56,7 +56,7 @@ def forgeries(good: dict[str, Any], mark: Path) -> list[bytes]:
         forged(lambda message: message["headers"].update(task={"a": 1})),
         forged(lambda message: message["properties"].pop("delivery_tag")),
         forged(lambda message: message["properties"].pop("delivery_info")),
-        body([[], {**ours, "uris": ["x" * 10_000_000]}, embedded]),
+        body([[], {**ours, "images": "x" * 10_000_000}, embedded]),
         body([[], {**ours, "job": "mine"}, embedded]),
         body([[], {**ours, "chunk_id": [1]}, embedded]),
         body([[], ours, {**embedded, "callbacks": [signature], "chain": [signature], "errbacks": [signature]}]),

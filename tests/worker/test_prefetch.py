@@ -26,7 +26,7 @@ def worker(consuming: Callable[..., Any]) -> Any:
 def send(broker: Any, *sizes: int, first: int = 1) -> None:
     """A chunk of each size, with ids in a row."""
     queue = Queue(broker.url, "here")
-    chunks = [Departure(number, 1, [f"s3://b/{n}" for n in range(size)]) for number, size in enumerate(sizes, first)]
+    chunks = [Departure(number, 1, size) for number, size in enumerate(sizes, first)]
     queue.send("gated", chunks, pytest.fail)
     queue.close()
 
@@ -100,7 +100,7 @@ def test_target_is_three_images_a_slot_in_two_chunks_at_least() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [None, 7, "uris", [], [[]], [[], {}], [[], {"uris": 7}], [[], {"uris": "abc"}], {"args": []}]
+    "body", [None, 7, "images", [], [[]], [[], {}], [[], {"images": "7"}], [[], {"images": None}], {"args": []}]
 )
 def test_message_that_is_not_ours_counts_no_images(body: Any) -> None:
     assert images_in(SimpleNamespace(payload=json.loads(json.dumps(body)))) == 0

@@ -30,7 +30,7 @@ def worker(consuming: Callable[..., Any]) -> Any:
 
 def send(broker: Any, *numbers: int) -> None:
     queue = Queue(broker.url, "here")
-    queue.send("gated", [Departure(number, 1, []) for number in numbers], pytest.fail)
+    queue.send("gated", [Departure(number, 1, 1) for number in numbers], pytest.fail)
     queue.close()
 
 

@@ -17,7 +17,6 @@ from sqlalchemy import Row, select
 from producer.queue import Queue
 from schemas.broker import broker_name
 from schemas.database import Database
-from schemas.items import unpack_items
 from schemas.ledger.dispatch import Departure
 from schemas.tables import chunks
 from tests.faults.campaign.job import Progress
@@ -298,7 +297,7 @@ def kill_submit(scene: Scene) -> None:
 
 
 def _departure(chunk: Row[tuple[object, ...]], fence: int) -> Departure:
-    return Departure(chunk.id, fence, [item.uri for item in unpack_items(chunk.item_list)])
+    return Departure(chunk.id, fence, chunk.size)
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
