@@ -33,6 +33,7 @@ CELERY_SETTINGS: dict[str, Any] = {
     "broker_connection_retry": True,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,  # a Redis that is full refuses what it should write down: no reason to end
     "broker_pool_limit": 4,
     "broker_transport_options": {
         # the second net: leases in SQL are the first, and faster

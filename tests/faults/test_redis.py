@@ -112,12 +112,15 @@ def test_worker_leaves_though_redis_says_nothing(night: Night) -> None:
 def test_redis_that_is_full_loses_nothing(night: Night) -> None:
     """It refuses what makes it larger (noeviction): new messages, and the note that one was received."""
     uris = night.job(300, chunk_size=4)
-    night.worker(image_s=0.01)
+    worker = night.worker(image_s=0.01)
     dispatcher = night.dispatcher(KOSMOGRAPH_QUEUE_LOW="8", KOSMOGRAPH_QUEUE_HIGH="16")
     night.until(night.is_mid_chunk)
     with night.broker.client as client:
         client.config_set("maxmemory", 1)
         night.until(lambda: dispatcher.said("waiting for database and broker"))
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # one that comes back finds it full
+        night.until(lambda: worker.said("maxmemory"))
         client.config_set("maxmemory", 0)
     night.finish(uris)
+    assert worker.code is None
     assert not night.blamed()
