@@ -18,6 +18,7 @@ from tests.faults.archive import Archive, the_line_of
 from tests.faults.invariants import assert_sound
 from tests.faults.s3_proxy import Fault, Request
 from tests.pipeline.conftest import ROOT, Kosmograph, Run, jpeg
+from worker.frames import RING_BYTES
 
 LIMIT = 20
 BREAKER = {"KOSMOGRAPH_BREAKER_IMAGES": str(LIMIT)}
@@ -217,11 +218,11 @@ def test_full_disk_stops_the_run_and_blames_no_image(
 def test_file_that_may_not_grow_stops_the_run_and_blames_no_image(
     kosmograph: Kosmograph, many: Callable[[int], Path]
 ) -> None:
-    """The same by a limit of the process (RLIMIT_FSIZE), as a quota would have it."""
-    folder = many(400)
+    """The same by a limit of the process (RLIMIT_FSIZE), as a quota would have it; loaders' memory is within."""
+    folder = many(1500)
     small = {"KOSMOGRAPH_CHUNK_SIZE": "8"}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (RING_BYTES + 100_000, before[1]))
     try:
         run = kosmograph.annotate(str(folder), **small)
     finally:

@@ -83,7 +83,7 @@ def watch(metadata: Metadata, tmp_path: Path) -> Iterator[Callable[..., "subproc
         pipe = subprocess.PIPE
         run = subprocess.Popen(
             command, cwd=tmp_path, env=os.environ | ours | variables, stdout=pipe, stderr=pipe, text=True,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         started.append(run)
         return run

@@ -4,13 +4,13 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-IMAGES = 900
+IMAGES = 3000
 
 
 @pytest.fixture
@@ -100,7 +100,8 @@ def standing_still(run: "subprocess.Popen[str]") -> Iterator[None]:
         loader.suspend()
     yield
     for loader in loaders:
-        loader.resume()
+        with suppress(psutil.NoSuchProcess):  # its worker has ended it
+            loader.resume()
 
 
 def workers_of(run: "subprocess.Popen[str]") -> list[psutil.Process]:

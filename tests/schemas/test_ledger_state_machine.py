@@ -215,7 +215,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def cannot_publish(self, data: st.DataObject) -> None:
         message = data.draw(st.sampled_from(self.messages))
         was_queued = self.is_current(message.chunk_id, message.fence, "queued")
-        assert dispatch.put_back(self.database, message) == was_queued
+        assert dispatch.put_back(self.database, message.chunk_id, message.fence) == was_queued
 
     def queue_was_lost(self, data: st.DataObject) -> None:
         queued = [row for row in self.chunk_rows().values() if row.state == "queued"]
