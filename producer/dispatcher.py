@@ -67,21 +67,19 @@ class Dispatcher:
         return sum(self._feed(queue) for queue in dispatch.open_queues(self.database, self.job_id))
 
     def _feed(self, queue: str) -> int:
-        length, high = self.queue.length(queue), max(self.settings.queue_high, self.settings.queue_low)
+        low, high = self.settings.queue_low, max(self.settings.queue_high, self.settings.queue_low)
+        length = self.queue.length(queue)
         self._put_back_lost(queue, length)
         if self.job_id is None:
             self._make_way(queue)
-        if length >= self.settings.queue_low:  # but some of these messages may be refused by now
-            length = min(length, self._counted(queue)) if length < MOST_TIMES_HIGH * high else length
-        if length >= self.settings.queue_low:
+        if low <= length < MOST_TIMES_HIGH * high:  # some of these messages may be refused by now
+            length = min(length, dispatch.count_queued(self.database, queue, self.queue.name))
+        if length >= low:
             return 0
         departures = dispatch.take_pending(self.database, queue, self.queue.name, high - length, self.job_id)
         return self.queue.send(
             queue, departures, lambda left: dispatch.put_back(self.database, left.chunk_id, left.fence)
         )
-
-    def _counted(self, queue: str) -> int:
-        return dispatch.count_queued(self.database, queue, self.queue.name)
 
     def _make_way(self, queue: str) -> None:
         """A job that should have its turn does not wait until the queue is through with the others."""

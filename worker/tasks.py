@@ -67,10 +67,8 @@ class ChunkTask:
                 put_back(self.database, chunk.chunk_id, chunk.fence)
 
     def _claim(self, chunk: ChunkMessage) -> None:
-        named = partial(claim_chunk, self.database, chunk.chunk_id, chunk.fence)
-        tries = count()
-        claim_it = partial(named, worker=self.name, lease_s=self.settings.lease_s)
-        claim = self._patiently(lambda: claim_it(again=next(tries) > 0))
+        place, lease_s, tries = (self.database, chunk.chunk_id, chunk.fence), self.settings.lease_s, count()
+        claim = self._patiently(lambda: claim_chunk(*place, worker=self.name, lease_s=lease_s, again=next(tries) > 0))
         if claim is not None:
             with self.leases.hold(claim) as held, self.clock.running():
                 self._work(held)

@@ -98,8 +98,6 @@ class Filters:
 
     def selects(self, path: str) -> bool:
         """Whether the patterns alone let it through."""
-        if self.take_all:
-            return True
         included = not self.include or any(glob.matches(path) for glob in self._included)
         return included and not any(glob.matches(path) for glob in self._excluded)
 

@@ -18,7 +18,6 @@ from sqlalchemy import (
     CursorResult,
     Dialect,
     Executable,
-    Insert,
     LargeBinary,
     Select,
     Table,
@@ -150,18 +149,6 @@ def rows_where(
     """The rows of a SELECT that has `IN VALUES`, for these values."""
     some = list(values)
     return run(connection, statement, values=some, **parameters) if some else ()
-
-
-@cache
-def insert_missing(dialect: str, table: Table) -> Any:
-    """An INSERT of rows whose unique keys are not there yet."""
-    return insert_into(dialect, table).on_conflict_do_nothing()
-
-
-def insert_rows(connection: Connection, statement: Insert, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert some rows that all have the same keys, sorted by key."""
-    if rows:
-        connection.execute(statement, list(rows))
 
 
 def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:

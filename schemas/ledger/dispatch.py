@@ -10,10 +10,11 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
 from schemas.database import Database
 from schemas.errors import Code
+from schemas.ledger.bulk import run
 from schemas.ledger.settlement import complete
 from schemas.ledger.shares import READY, Standing, fair_shares, in_the_way, standings
 from schemas.ledger.states import BACK_TO_PENDING, PENDING, QUEUED, RUNNING
-from schemas.ledger.work import Claim, claim_of
+from schemas.ledger.work import PUT_BACK, Claim, claim_of
 from schemas.results import Completion, Failure, Later, Settled
 from schemas.tables import chunks, jobs, unix_now
 
@@ -77,9 +78,8 @@ def make_way(database: Database, queue: str, broker: str, most_jobs: int) -> int
 
 def put_back(database: Database, chunk_id: int, fence: int) -> bool:
     """queued → pending for a chunk that could not be published, or not be begun."""
-    back = update(chunks).where(chunks.c.id == chunk_id, chunks.c.fence == fence, QUEUED).values(BACK_TO_PENDING)
     with database.write() as connection:
-        return connection.execute(back).rowcount == 1
+        return run(connection, PUT_BACK, chunk=chunk_id, named=fence).rowcount == 1
 
 
 def requeue_stale(database: Database, stale_s: float, job_id: int | None = None) -> int:

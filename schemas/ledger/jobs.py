@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 
 from schemas.database import Database
 from schemas.errors import UsageError
-from schemas.ledger.bulk import VALUES, insert_into, insert_missing, insert_rows, plain, rows_where, run
+from schemas.ledger.bulk import VALUES, Rows, insert_into, plain, rows_where, run
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
 from schemas.recipes import Recipe
 from schemas.tables import chunks, job_recipes, jobs, recipes, unix_now
@@ -48,6 +48,7 @@ class Job:
         return self.images * self.recipes - self.settled
 
 
+RECIPES = Rows(recipes, ("hash", "task", "prompt", "model", "revision", "spec"))
 RECIPE_IDS = select(recipes.c.hash, recipes.c.id).where(recipes.c.hash.in_(VALUES))
 OF_JOB = (
     select(recipes.c.id, recipes.c.spec)
@@ -120,19 +121,8 @@ def recipes_of(connection: Connection, job_id: int) -> dict[int, Recipe]:
 
 def store_recipes(connection: Connection, wanted: Sequence[Recipe]) -> list[int]:
     """The row ids of these recipes, each once, which are stored if they are new."""
-    rows = [
-        {
-            "hash": recipe.id,
-            "task": recipe.task,
-            "prompt": recipe.prompt,
-            "model": recipe.model,
-            "revision": recipe.revision,
-            "spec": recipe.canonical,
-        }
-        for recipe in wanted
-    ]
-    add = insert_missing(connection.dialect.name, recipes)
-    insert_rows(connection, add, sorted(rows, key=lambda row: row["hash"]))
+    rows = {(one.id, one.task, one.prompt, one.model, one.revision, one.canonical) for one in wanted}
+    RECIPES.insert(connection, sorted(rows))
     ids: dict[str, int] = dict(map(tuple, rows_where(connection, RECIPE_IDS, [recipe.id for recipe in wanted])))
     return list(dict.fromkeys(ids[recipe.id] for recipe in wanted))
 

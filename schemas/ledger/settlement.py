@@ -18,22 +18,18 @@ from schemas.ledger.jobs import lock_job, pause_within
 from schemas.ledger.outcomes import Outcome, add_to_job, insert_outcomes, withdraw_outcomes, write_outcomes
 from schemas.ledger.records import Stored, store
 from schemas.ledger.states import RUNNING
-from schemas.ledger.work import Claim
+from schemas.ledger.work import NAMED, Claim
 from schemas.results import Completion, Failure, Later, Result, Reuse, Settled
 from schemas.tables import chunks, unix_now
 
-DONE = (
-    update(chunks)
-    .where(chunks.c.id == bindparam("chunk"), chunks.c.fence == bindparam("claimed"), RUNNING)
-    .values(state="done", item_list="[]", worker=None, lease_until=None)
-)
+DONE = update(chunks).where(*NAMED, RUNNING).values(state="done", item_list="[]", worker=None, lease_until=None)
 
 
 def complete(database: Database, claim: Claim, completion: Completion, *, breaker_images: int) -> bool:
     """running → done, with all that follows from it. False, and nothing changed, if the chunk is not ours now."""
     _check_conserved(claim, completion)
     with database.write() as connection:
-        if run(connection, DONE, chunk=claim.chunk_id, claimed=claim.fence).rowcount != 1:
+        if run(connection, DONE, chunk=claim.chunk_id, named=claim.fence).rowcount != 1:
             return False
         stored = store(connection, completion.settled)
         new = _outcomes(claim, completion.settled, stored)

@@ -17,6 +17,10 @@ from schemas.tables import annotations, chunks, contents, jobs, unix_now
 
 ROOTS = select(jobs.c.roots).where(jobs.c.id == bindparam("job"))
 NAMED = (chunks.c.id == bindparam("chunk"), chunks.c.fence == bindparam("named"))
+"""This chunk, under this fence: what every transition of a chunk that somebody has asks first."""
+PUT_BACK = update(chunks).where(*NAMED, QUEUED).values(BACK_TO_PENDING)
+RELEASE = update(chunks).where(*NAMED, RUNNING).values(BACK_TO_PENDING)
+ABANDON = update(chunks).where(*NAMED, RUNNING).values(lease_until=unix_now() - 1, worker=None)
 CLAIM = (
     update(chunks)
     .where(*NAMED, QUEUED)
@@ -60,9 +64,8 @@ def claim_chunk(
         if row is None and again:
             row = run(connection, OURS, chunk=chunk_id, named=fence, by=worker).first()
         if row is None:
-            mine = (chunks.c.id == chunk_id, chunks.c.fence == fence, QUEUED)
             # a paused job's chunk must not stay queued: its message is gone after this
-            connection.execute(update(chunks).where(*mine).values(BACK_TO_PENDING))
+            run(connection, PUT_BACK, chunk=chunk_id, named=fence)
             return None
         return claim_of(connection, row)
 
@@ -86,24 +89,14 @@ def renew_leases(database: Database, worker: str, chunk_ids: Collection[int], le
 
 def release_chunk(database: Database, claim: Claim) -> bool:
     """running → pending, with nothing done and nobody blamed."""
-    released = (
-        update(chunks)
-        .where(chunks.c.id == claim.chunk_id, chunks.c.fence == claim.fence, RUNNING)
-        .values(BACK_TO_PENDING)
-    )
     with database.write() as connection:
-        return connection.execute(released).rowcount == 1
+        return run(connection, RELEASE, chunk=claim.chunk_id, named=claim.fence).rowcount == 1
 
 
 def abandon_chunk(database: Database, claim: Claim) -> bool:
     """End our lease on a chunk that failed in a way nobody foresaw: `reclaim_expired` counts it as a crash."""
-    abandoned = (
-        update(chunks)
-        .where(chunks.c.id == claim.chunk_id, chunks.c.fence == claim.fence, chunks.c.state == "running")
-        .values(lease_until=unix_now() - 1, worker=None)
-    )
     with database.write() as connection:
-        return connection.execute(abandoned).rowcount == 1
+        return run(connection, ABANDON, chunk=claim.chunk_id, named=claim.fence).rowcount == 1
 
 
 def find_annotations(
