@@ -37,8 +37,8 @@ def manifest(path: Path, images: int, first: int = 0) -> Path:
     return path
 
 
-def submit(path: Path, job: str, db: str) -> None:
-    run("submit", f"@{path}", "--job", job, "--model", "null", "--db", db)
+def submit(path: Path, job: str, db: str, chunk_size: str = "64") -> None:
+    run("submit", f"@{path}", "--job", job, "--model", "null", "--db", db, KOSMOGRAPH_CHUNK_SIZE=chunk_size)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class Bare:
         """µs of CPU an image by stage of the worker."""
         stages = self.workers[0]["cpu_s"]
         return {stage: sum(one["cpu_s"][stage] for one in self.workers) / self.images * 1e6 for stage in stages}
+
+    def server_cpu_us(self) -> float:
+        """µs of CPU an image that the database took: PostgreSQL in its processes, SQLite in the workers' threads."""
+        seconds = self.looks[-1].cpu_s.get("PostgreSQL", 0.0) + sum(one["sqlite_cpu_s"] for one in self.workers)
+        return seconds / self.images * 1e6
 
 
 def work_off(db: str, workers: int, server_pid: int | None = None) -> Bare:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ STAGES = {
     "leases": (worker.leases, "renew_leases"),
 }
 """Where the worker calls the ledger."""
+OF_SQLITE = ("do_execute", "do_execute_no_params", "do_executemany", "do_commit")
+"""Where SQLAlchemy's dialect calls the driver: what SQLite does, it does in the thread that calls."""
 
 
 def main() -> None:
@@ -56,8 +58,8 @@ def main() -> None:
     settings = load_settings(db=given.db, broker=given.broker, model=NULL, log_level="warning")
     configure_logs(settings)
     meter = Meter()
-    for stage, (module, name) in STAGES.items():
-        setattr(module, name, meter.timed(stage, getattr(module, name)))
+    for stage, (module, call) in STAGES.items():
+        setattr(module, call, meter.timed(stage, getattr(module, call)))
     name = f"bare:{os.getpid()}"
     ref = resolve(NULL, None, None)
     with (
@@ -66,6 +68,10 @@ def main() -> None:
         closing(Leases(apart, name, settings.lease_s)) as leases,
         NullEngine() as engine,
     ):
+        if database.is_sqlite:
+            for call in OF_SQLITE:
+                dialect = database.engine.dialect
+                setattr(dialect, call, meter.timed("SQLite", getattr(dialect, call)))
         annotator = Annotator(database, Instant(), engine, settings, "none")
         task = ChunkTask(
             name, database, annotator, leases, settings, lambda error: os.kill(os.getpid(), signal.SIGTERM)
@@ -90,12 +96,13 @@ class Instant:
 
 @dataclass
 class Meter:
-    """CPU seconds of threads by stage, and of the process from the first message on."""
+    """CPU seconds of threads by stage, those of a stage within another counted once; and of the whole process."""
 
     chunks: int = 0
     images: int = 0
     _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _lock: Lock = field(default_factory=Lock)
+    _thread: local = field(default_factory=local)
     _first: tuple[float, float] | None = None
     _last: tuple[float, float] = (0.0, 0.0)
 
@@ -108,38 +115,39 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        outer, self._thread.within = getattr(self._thread, "within", 0.0), 0.0
         began = time.thread_time()
         try:
             yield
         finally:
+            took = time.thread_time() - began
             with self._lock:
-                self._seconds[name] += time.thread_time() - began
+                self._seconds[name] += took - self._thread.within
+            self._thread.within = outer + took
 
     @contextmanager
     def message(self, images: int) -> Iterator[None]:
         with self._lock:
             self._first = self._first or (time.monotonic(), time.process_time())
-        with self.stage("task"):
+        with self.stage("scores"):
             yield
         with self._lock:
             self.chunks, self.images = self.chunks + 1, self.images + images
             self._last = time.monotonic(), time.process_time()
 
     def figures(self) -> dict[str, Any]:
-        """CPU seconds by stage: those of the ledger, what is left of the tasks, and what is left of the process."""
+        """CPU seconds from the first message to the end of the last: by stage, and what is left of the process."""
         first = self._first or self._last
-        whole, ledger = self._last[1] - first[1], {stage: self._seconds[stage] for stage in STAGES}
-        in_task = sum(ledger.values()) - ledger["leases"]
-        stages = ledger | {
-            "scores": self._seconds["task"] - in_task,
-            "queue": whole - self._seconds["task"] - ledger["leases"],
-        }
+        whole = self._last[1] - first[1]
+        stages = {stage: self._seconds[stage] for stage in (*STAGES, "scores")}
+        queue = whole - sum(self._seconds.values())
         return {
             "chunks": self.chunks,
             "images": self.images,
             "from_s": first[0],
             "to_s": self._last[0],
-            "cpu_s": stages,
+            "cpu_s": stages | {"queue": queue},
+            "sqlite_cpu_s": self._seconds["SQLite"],
         }
 
 

@@ -35,7 +35,7 @@ def _by_database(whole: Figures) -> Iterator[tuple[str, ...]]:
             continue
         run = max(whole["annotate"][kind].values(), key=lambda run: run["images"])
         costs = run["steady_cpu_us"] or run["cpu_us"]
-        stages, listing = whole["stages"][kind], whole["registration"][kind]
+        stages, listing = whole["stages"][kind][str(CHUNK_SIZE)], whole["registration"][kind]
         ledger_us = sum(cost for stage, cost in stages["cpu_us"].items() if stage != "scores")
         yield f"{name}: loaders (96×96 pixels), CPU-hours", *_cpu(costs.get("loaders", 0.0))
         yield f"{name}: a worker's queue and ledger, CPU-hours", *_cpu(ledger_us)

@@ -59,7 +59,7 @@ def annotate(part: Figures) -> Iterator[str]:
     """Rates, CPU, sizes and bytes of `benchmarks.scale`."""
     yield made_on(part)
     yield ""
-    runs = [(kind, run) for kind in DATABASES if kind in part for run in by_size(part[kind])]
+    runs = [(kind, run) for kind in DATABASES if kind in part for run in by(part[kind], "images")]
     yield from table(
         (
             "database",
@@ -113,20 +113,18 @@ def stages(part: Figures) -> Iterator[str]:
     """Queue and ledger by stage, of `benchmarks.scale.stages`."""
     yield made_on(part)
     yield ""
-    runs = [(DATABASES[kind], part[kind]) for kind in DATABASES if kind in part]
-    named = [stage for stage in runs[0][1]["cpu_us"] if stage != "scores"]
+    found = [(name, run) for kind, name in DATABASES.items() if kind in part for run in by(part[kind], "chunk_size")]
+    runs = [run for _, run in found]
+    named = [stage for stage in runs[0]["cpu_us"] if stage != "scores"]
     yield from table(
-        ("CPU µs an image", *(name for name, _ in runs)),
+        ("CPU µs an image", *(f"{name}, chunks of {run['chunk_size']}" for name, run in found)),
         [
-            *((stage, *(number(run["cpu_us"][stage]) for _, run in runs)) for stage in named),
-            ("**queue and ledger**", *(f"**{number(queue_and_ledger_us(run))}**" for _, run in runs)),
-            ("parsing, scores", *(number(run["cpu_us"]["scores"]) for _, run in runs)),
-            ("dispatcher", *(number(run["dispatcher_cpu_us"]) for _, run in runs)),
-            (
-                "PostgreSQL's processes",
-                *(number(run["server_cpu_us"]) if run["server_cpu_us"] else "" for _, run in runs),
-            ),
-            ("images/s of one such worker", *(number(run["images_per_s"]) for _, run in runs)),
+            *((stage, *(number(run["cpu_us"][stage]) for run in runs)) for stage in named),
+            ("**queue and ledger**", *(f"**{number(queue_and_ledger_us(run))}**" for run in runs)),
+            ("parsing, scores", *(number(run["cpu_us"]["scores"]) for run in runs)),
+            ("dispatcher", *(number(run["dispatcher_cpu_us"]) for run in runs)),
+            ("the database's own", *(number(run["server_cpu_us"]) for run in runs)),
+            ("images/s of one such worker", *(number(run["images_per_s"]) for run in runs)),
         ],
     )
 
@@ -169,7 +167,7 @@ def workers(part: Figures) -> Iterator[str]:
     """Workers side by side, of `benchmarks.scale.workers`."""
     yield made_on(part)
     yield ""
-    runs = sorted(part["whole"].values(), key=lambda run: run["workers"])
+    runs = by(part["whole"], "workers")
     yield from table(
         ("workers, decoding", "images/s", "cores busy", *KINDS_OF_SERVICES),
         [
@@ -209,7 +207,7 @@ def status(part: Figures) -> Iterator[str]:
     """`status` and the dispatcher before many chunk rows, of `benchmarks.scale.status`."""
     yield made_on(part)
     yield ""
-    runs = [(DATABASES[kind], run) for kind in DATABASES if kind in part for run in by_size(part[kind])]
+    runs = [(DATABASES[kind], run) for kind in DATABASES if kind in part for run in by(part[kind], "images")]
     yield from table(
         ("database", "unfinished chunks", "images", "`status`, s", "its CPU s", *STEPS, "database, MB"),
         [
@@ -230,6 +228,17 @@ def status(part: Figures) -> Iterator[str]:
     )
 
 
+def recovery(part: Figures) -> Iterator[str]:
+    """A worker killed in mid-chunk, of `benchmarks.scale.recovery`."""
+    yield made_on(part)
+    yield ""
+    runs = [(name, run) for kind, name in DATABASES.items() if kind in part for run in part[kind]]
+    yield from table(
+        ("database", "chunks in work at the kill", "put back after, s", "job finished after, s"),
+        [(name, str(run["chunks"]), f"{run['put_back_s']:.1f}", f"{run['finished_s']:.1f}") for name, run in runs],
+    )
+
+
 def passed(run: Figures) -> tuple[str, ...]:
     return (
         f"{run['wall_s']:.1f}",
@@ -239,8 +248,8 @@ def passed(run: Figures) -> tuple[str, ...]:
     )
 
 
-def by_size(runs: Figures) -> list[Any]:
-    return sorted(runs.values(), key=lambda run: run["images"])
+def by(runs: Figures, what: str) -> list[Any]:
+    return sorted(runs.values(), key=lambda run: run[what])
 
 
 def made_on(part: Figures) -> str:
@@ -268,6 +277,7 @@ TABLES: dict[str, Callable[[Figures], Iterator[str]]] = {
     "registration": registration,
     "workers": workers,
     "status": status,
+    "recovery": recovery,
 }
 
 

@@ -100,7 +100,7 @@ def bare(place: Place, count: int, workers: int, jobs: int, folder: Path) -> dic
         "chunks_per_s": done.chunks / done.seconds,
         "cpu_us": sum(done.cpu_us().values()),
         "dispatcher_cpu_us": done.dispatcher_cpu_s / done.images * 1e6,
-        "server_cpu_us": done.looks[-1].cpu_s.get("PostgreSQL", 0.0) / done.images * 1e6,
+        "server_cpu_us": done.server_cpu_us(),
         "busy": summary(done.looks, done.images)["steady_busy"],
     }
 

@@ -33,15 +33,15 @@ def part(path: Path, name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("db", ["sqlite", "postgresql"])
-def test_annotate_is_measured_at_each_size_and_its_plot_is_drawn(db: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("db", "sizes"), [("sqlite", "70,140"), ("postgresql", "70")])
+def test_annotate_is_measured_at_each_size_and_its_plot_is_drawn(db: str, sizes: str, tmp_path: Path) -> None:
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.png"
     out = bench(
-        *("benchmarks.scale", "--images", "70,140", "--db", db, "--json", str(figures), "--plot", str(plot)),
+        *("benchmarks.scale", "--images", sizes, "--db", db, "--json", str(figures), "--plot", str(plot)),
         *("--keep", str(tmp_path / "kept")),
     )
     runs = part(figures, "annotate")[db]
-    assert set(runs) == {"70", "140"}
+    assert list(runs) == sizes.split(",")
     expected = {"annotate", "worker", "loaders", "Redis", "keepers"} | ({"PostgreSQL"} if db == "postgresql" else set())
     for run in runs.values():
         assert expected <= set(run["cpu_us"])
@@ -50,20 +50,23 @@ def test_annotate_is_measured_at_each_size_and_its_plot_is_drawn(db: str, tmp_pa
         assert 0 < run["redis_peak_mb"] < 20
         assert run["database_bytes"] > 0
         assert run["images_per_s"] > 0
-    assert "| 140 |" in out
+    assert "| 70 |" in out
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert plot.stat().st_size < 150_000
-    assert len(list((tmp_path / "kept").rglob("*.jpg"))) == 210
+    assert len(list((tmp_path / "kept").rglob("*.jpg"))) == sum(map(int, sizes.split(",")))
 
 
 def test_stages_of_the_worker_are_told_apart(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    out = bench("benchmarks.scale.stages", "--images", "200", "--json", str(figures))
-    found = part(figures, "stages")
-    for kind in ("sqlite", "postgresql"):
-        assert found[kind]["images"] == 200
-        assert set(found[kind]["cpu_us"]) == STAGES
-        assert all(found[kind]["cpu_us"][stage] > 0 for stage in ("claim", "look up", "complete", "scores"))
+    toy = ("--images", "200", "--chunk-sizes", "16,64", "--db", "sqlite")
+    out = bench("benchmarks.scale.stages", *toy, "--json", str(figures))
+    runs = part(figures, "stages")["sqlite"]
+    assert list(runs) == ["16", "64"]
+    for run in runs.values():
+        assert run["images"] == 200
+        assert set(run["cpu_us"]) == STAGES
+        assert all(run["cpu_us"][stage] > 0 for stage in ("claim", "look up", "complete", "queue", "scores"))
+        assert run["server_cpu_us"] > 0
     assert "**queue and ledger**" in out
 
 
@@ -80,21 +83,34 @@ def test_registration_goes_on_from_its_cursor_and_a_second_pass_adds_nothing(tmp
 
 def test_workers_are_measured_with_decoding_and_without(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    toy = ("--images", "140", "--bare-images", "256", "--workers", "2", "--jobs", "1,2")
+    toy = ("--images", "140", "--bare-images", "256", "--workers", "2", "--jobs", "2")
     bench("benchmarks.scale.workers", *toy, "--json", str(figures))
     found = part(figures, "workers")
     assert {"worker", "dispatcher", "loaders", "PostgreSQL"} <= set(found["whole"]["2"]["cpu_us"])
-    assert [(run["workers"], run["jobs"]) for run in found["bare"].values()] == [(2, 1), (2, 2)]
+    assert [(run["workers"], run["jobs"]) for run in found["bare"].values()] == [(2, 2)]
     assert all(run["chunks_per_s"] > 0 for run in found["bare"].values())
 
 
 def test_status_and_dispatcher_are_measured_before_many_chunks(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    bench("benchmarks.scale.status", "--chunks", "1500,3000", "--db", "both", "--json", str(figures))
+    bench("benchmarks.scale.status", "--chunks", "1500", "--db", "both", "--json", str(figures))
     found = part(figures, "status")
     for kind in ("sqlite", "postgresql"):
-        assert [run["images"] for run in found[kind].values()] == [96_000, 192_000]
+        assert [run["images"] for run in found[kind].values()] == [96_000]
         assert all(run["steps_ms"]["filling"]["wall"] > 0 < run["status"]["wall_s"] for run in found[kind].values())
+
+
+def test_recovery_is_measured_from_the_kill_to_the_end_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KOSMOGRAPH_LEASE_S", "3")
+    figures = tmp_path / "figures.json"
+    toy = ("--kills", "1", "--images", "3000", "--db", "sqlite")
+    out = bench("benchmarks.scale.recovery", *toy, "--json", str(figures))
+    (run,) = part(figures, "recovery")["sqlite"]
+    assert run["chunks"] >= 1
+    assert 0 < run["put_back_s"] <= run["finished_s"]
+    assert "| SQLite |" in out
 
 
 def test_pictures_are_jpegs_of_unique_bytes(tmp_path: Path) -> None:
@@ -155,9 +171,10 @@ def test_table_goes_between_its_marks_and_a_mark_without_one_keeps_what_it_has()
 
 def test_figures_are_carried_on_by_multiplication() -> None:
     run = {"images": 1000, "steady_cpu_us": {"loaders": 1000.0}, "database_bytes": 800.0, "redis_peak_mb": 2.0}
+    stages = {"cpu_us": {"claim": 30.0, "complete": 60.0, "scores": 500.0}, "dispatcher_cpu_us": 36.0}
     whole = {
         "annotate": {"sqlite": {"1000": run}},
-        "stages": {"sqlite": {"cpu_us": {"claim": 30.0, "complete": 60.0, "scores": 500.0}, "dispatcher_cpu_us": 36.0}},
+        "stages": {"sqlite": {"64": stages}},
         "registration": {"sqlite": {"images": 1000, "first": {"wall_s": 0.036}, "second": {"wall_s": 0.018}}},
     }
     rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in projection.carried_on(whole)}
