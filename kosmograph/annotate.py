@@ -53,12 +53,12 @@ def annotate(request: Request, settings: Settings, display: Display) -> Ending:
     name = job_name(request, sources, recipes)
     database = Database(settings.db)
     upgrade(database)
-    with job_lock(database, name), interruptible() as interrupted:
+    with job_lock(database, name) as require_lock, interruptible() as interrupted:
         opened = open_job(database, name, request, sources, recipes, settings)
         # what a run left that is dead, since its lock is ours; and what waits in a Redis that we may not be reading
         reclaim_broker(database, opened.job.id, EMBEDDED)
         requeue_stale(database, 0.0, opened.job.id)
-        run = _Run(database, opened, settings, display, interrupted)
+        run = _Run(database, opened, settings, display, interrupted, require_lock)
         run.until_done()
         job = jobs.get_job(database, opened.job.id)
     database.close()
@@ -74,6 +74,7 @@ class _Run:
     settings: Settings
     display: Display
     interrupted: Event
+    require_lock: Callable[[], None]
     totals: Totals = field(default_factory=Totals)
     faults: list[BaseException] = field(default_factory=list)
     _check: Callable[[], object] = lambda: None
@@ -91,6 +92,7 @@ class _Run:
                     if not started and job.pending:
                         self._start(stack, stop)
                         started = True
+                    self.require_lock()
                     self._check()
                     if not started and not listing.is_alive():  # nothing to do, and no dispatcher to say so
                         jobs.finish_jobs(self.database, self.opened.job.id)

@@ -2,9 +2,10 @@
 
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -19,6 +20,8 @@ from schemas.settings import Settings, environment
 
 logger = structlog.get_logger()
 MOST_EMPTY_DEATHS = 3
+"""In a row, of workers that had no chunk in work and had not lived for long."""
+LONG_S = 600.0
 GAVE_UP = (1, 2)
 """Exit codes of a worker that knows why it cannot work, and says so. One that is killed has others."""
 
@@ -31,6 +34,7 @@ class _Place:
     name: str
     child: Child
     empty_deaths: int = 0
+    since: float = field(default_factory=time.monotonic)
 
 
 class WorkerPool:
@@ -77,13 +81,14 @@ class WorkerPool:
 
     def _replace(self, place: _Place) -> None:
         """Its chunks back at once, and a fresh worker in its place."""
-        had_work = expire_worker(self._database, place.name)
-        place.empty_deaths = 0 if had_work else place.empty_deaths + 1
+        had_work = expire_worker(self._database, place.name) > 0
+        lived = had_work or time.monotonic() - place.since > LONG_S
+        place.empty_deaths = 0 if lived else place.empty_deaths + 1
         if place.child.code in GAVE_UP or place.empty_deaths >= MOST_EMPTY_DEATHS:
             self._give_up(place)
             return
         fresh = self._start(place.device)
-        place.name, place.child = fresh.name, fresh.child
+        place.name, place.child, place.since = fresh.name, fresh.child, fresh.since
 
     def _give_up(self, place: _Place) -> None:
         self._places.remove(place)

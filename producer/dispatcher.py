@@ -18,6 +18,8 @@ MAKE_WAY_S = 3.0
 """How often chunks are taken back from the queue for the sake of others: each time they are all sent again."""
 MOST_TIMES_HIGH = 4
 """So many times the high watermark is what a queue may hold, messages included that will be refused."""
+SILENCE_S = 15.0
+"""So long a silence takes from workers the time to renew their leases, and so long they get to do it afterwards."""
 STALE_S = float(CELERY_SETTINGS["broker_transport_options"]["visibility_timeout"])
 """A queued chunk this old was lost from a queue that is never empty, or waits in a Redis that nobody reads any more."""
 
@@ -35,11 +37,14 @@ class Dispatcher:
     job_id: int | None = None
     _empty_since: dict[str, float] = field(default_factory=dict)
     _made_way: dict[str, float] = field(default_factory=dict)
+    _asked_at: float = field(default_factory=time.time)
     _blame_from: float = 0.0
 
     def run(self, stop: Event) -> None:
         """Step until told to stop. A database or a Redis that is away is waited for."""
         away = False
+        if self.job_id is None:
+            self._asked_at = 0.0  # whatever has kept us away may have kept the workers from their leases
         while not stop.is_set():
             try:
                 self.step()
@@ -49,22 +54,33 @@ class Dispatcher:
             except (*BrokerErrors, DBAPIError) as error:
                 if isinstance(error, DBAPIError) and not is_passing(error):
                     raise
+                # to wait for Redis alone keeps nobody from renewing
+                self._asked_at = 0.0 if isinstance(error, DBAPIError) else time.time()
                 if not away:
                     log.warning("waiting for database and broker", error=_first_line(error))
                 away = True
-                # workers could not renew their leases meanwhile: they have this long to do it first
-                self._blame_from = time.monotonic() + self.settings.lease_s / 2
             stop.wait(self.settings.dispatch_interval_s * (4 if away else 1))
 
     def step(self) -> int:
         """One round; how many chunks were sent."""
         if stale := dispatch.requeue_stale(self.database, STALE_S, self.job_id):
             log.warning("chunks that no worker took go back", chunks=stale)
-        if time.monotonic() >= self._blame_from and (crashed := dispatch.reclaim_expired(self.database, self.job_id)):
+        if self._may_blame() and (crashed := dispatch.reclaim_expired(self.database, self.job_id)):
             log.warning("leases expired", chunks=crashed)
         for name in jobs.finish_jobs(self.database, self.job_id):
             log.info("job finished", job=name)
         return sum(self._feed(queue) for queue in dispatch.open_queues(self.database, self.job_id))
+
+    def _may_blame(self) -> bool:
+        """Whether a lease that has expired tells of a dead worker.
+
+        After an outage of the database, a start or a machine's sleep, those that live get the time to renew theirs.
+        """
+        now, silence_s = time.time(), min(SILENCE_S, self.settings.lease_s / 2)
+        if now - self._asked_at > silence_s:  # by the clock on the wall, which goes on while a machine sleeps
+            self._blame_from = time.monotonic() + silence_s
+        self._asked_at = now
+        return time.monotonic() >= self._blame_from
 
     def _feed(self, queue: str) -> int:
         low, high = self.settings.queue_low, max(self.settings.queue_high, self.settings.queue_low)

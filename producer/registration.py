@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 
 from producer.sources.source import Listed, Source
 from schemas.database import Database, patiently
@@ -60,17 +61,21 @@ def register_sources(
     waiting = listing.waiting_uris(database, job) if job.listings else listing.NONE_WAITING
 
     def flush(place: Place) -> None:
-        write = partial(
-            listing.register,
-            database,
-            job,
-            batch.items,
-            cursor=json.dumps(place),
-            chunk_size=chunk_size,
-            skipped=batch.skipped,
-            recheck=recheck,
-            waiting=waiting,
-        )
+        tries = count()
+
+        def write() -> listing.Registered:
+            return listing.register(
+                database,
+                job,
+                batch.items,
+                cursor=json.dumps(place),
+                chunk_size=chunk_size,
+                skipped=batch.skipped,
+                recheck=recheck,
+                waiting=waiting,
+                again=next(tries) > 0,
+            )
+
         done = patiently(write, stop=stopped)
         totals.new += done.new
         totals.reused += done.reused

@@ -18,6 +18,8 @@ from schemas.errors import SetupError, UsageError
 T = TypeVar("T")
 PATIENCE_S = 600.0
 """How long whoever has work in hand waits for a database that is away."""
+LAST_PATIENCE_S = 5.0
+"""How long once he is to end."""
 BUSY_TIMEOUT_S = 30.0
 ONE_STATE = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 ONE_STATEMENT = {"isolation_level": "AUTOCOMMIT"}
@@ -34,10 +36,13 @@ LINK = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c plan_cache_mode=force_custom_plan",
+    "options": "-c plan_cache_mode=force_custom_plan -c idle_in_transaction_session_timeout=60s"
+    " -c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3",
 }
 """After half a minute without a word from a PostgreSQL's machine, it is away: else a call waits for hours. The URL's
-own values come first. A server that is stopped on a machine that lives answers for itself: that one is waited for."""
+own values come first. A server that is stopped on a machine that lives answers for itself: that one is waited for.
+By the options the server does the same with us: a worker that is stopped, or whose machine has lost power, within a
+transaction, holds its job's row no longer than a minute."""
 
 
 class Database:
@@ -91,27 +96,31 @@ class Database:
 def patiently(work: Callable[[], T], *, limit_s: float = PATIENCE_S, stop: Callable[[], bool] = lambda: False) -> T:
     """What `work` returns; while the database is away, deadlocked or busy it is called again, with growing pauses.
 
-    Raises the last error after `limit_s` seconds, or once `stop()` says so. `work` must be one whole transaction.
+    Raises the last error after `limit_s` seconds, or `LAST_PATIENCE_S` after `stop()` has said so. `work` must be one
+    whole transaction.
     """
-    deadline, pause = time.monotonic() + limit_s, 0.1
+    deadline, pause, leaving = time.monotonic() + limit_s, 0.1, False
     while True:
         try:
             return work()
         except (DBAPIError, NoConnectionFree) as error:
+            if not leaving and stop():
+                leaving, pause = True, 0.1
+                deadline = min(deadline, time.monotonic() + LAST_PATIENCE_S)
             passing = isinstance(error, NoConnectionFree) or is_passing(error)
-            if not passing or stop() or time.monotonic() + pause > deadline:
+            if not passing or time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
-        pause = min(2 * pause, 5.0)
+        pause = min(2 * pause, 1.0 if leaving else 5.0)
 
 
 def is_passing(error: DBAPIError) -> bool:
     """Whether the same transaction may succeed later: a lost connection, a lock, a deadlock."""
-    if not isinstance(error, OperationalError | InterfaceError):
-        return False  # the statement or its values: they would be the same
     state = getattr(error.orig, "sqlstate", None)
     if state is not None:
-        return str(state).startswith(("08", "40", "53300", "55P03", "57P01", "57P02", "57P03", "57P05"))
+        return str(state).startswith(("08", "25P03", "40", "53300", "55P03", "57P01", "57P02", "57P03", "57P05"))
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False  # the statement or its values: they would be the same
     if type(error.orig).__module__.startswith("psycopg"):
         return True  # without a state, no server has spoken: it is away, or its name is
     message = str(error.orig).lower()

@@ -64,6 +64,10 @@ class SetupError(KosmographError):
     """Something outside of Kosmograph is missing or broken."""
 
 
+class DatabaseAway(SetupError):
+    """The database cannot be reached now. It may be later."""
+
+
 class SourceError(SetupError):
     """A source of images cannot be listed."""
 

@@ -52,8 +52,8 @@ def _unix_now_sqlite(element: unix_now, compiler: Any, **kwargs: Any) -> str:
 
 @compiles(unix_now, "postgresql")
 def _unix_now_postgresql(element: unix_now, compiler: Any, **kwargs: Any) -> str:
-    # not now(), which stands still for the length of a transaction
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS double precision)"
+    # not now(), which stands still for the length of a transaction, nor clock_timestamp(), for which no index is used
+    return "CAST(EXTRACT(EPOCH FROM statement_timestamp()) AS double precision)"
 
 
 JOB_STATES = ("running", "paused", "finished", "cancelled")

@@ -39,14 +39,16 @@ class Annotator:
     def __post_init__(self) -> None:
         self.budget = PixelBudget(self.settings.prefetch_bytes)
 
-    def annotate(self, claim: Claim, stopped: Callable[[], bool] = lambda: False) -> Completion:
-        """The whole chunk, or after a stop what is finished of it.
+    def annotate(
+        self, claim: Claim, stopped: Callable[[], bool] = lambda: False, leaving: Callable[[], bool] = lambda: False
+    ) -> Completion:
+        """The whole chunk, or after a stop what is finished of it. `leaving`: whether the whole worker is to end.
 
         Raises SetupError when loader or model are of no use to any image: no image is to blame for it.
         """
 
         def find(sha256s: list[str]) -> dict[flow.Work, int]:
-            return patiently(partial(find_annotations, self.database, sha256s, list(claim.recipes)), stop=stopped)
+            return patiently(partial(find_annotations, self.database, sha256s, list(claim.recipes)), stop=leaving)
 
         done = Flow(claim, self.loader, self.engine, find, self._annotation)
         done.run(self.budget, stopped)

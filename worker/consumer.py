@@ -20,7 +20,6 @@ from schemas.broker import CELERY_SETTINGS
 from schemas.errors import SetupError
 from schemas.messages import TASK_NAME
 from schemas.settings import Settings
-from schemas.uris import printable
 from worker.prefetch import Target, prefetch_of
 from worker.probe import BrokerProbe
 from worker.tasks import ChunkTask
@@ -29,8 +28,6 @@ log = structlog.get_logger()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FAREWELL_S = 3.0
 """How long a worker that is through with its chunks waits for a broker which does not answer."""
-MOST_WHY = 200
-"""Characters of what is said of a message that was refused: its own words are in it."""
 
 
 def consume(settings: Settings, task: ChunkTask, queue: str, slots: int, abandon: Callable[[], object]) -> None:
@@ -80,6 +77,7 @@ def make_app(broker: str, task: ChunkTask, *steps: type[StartStopStep]) -> Celer
     app = Celery("kosmograph", broker=broker, set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
     app.task(name=TASK_NAME, ignore_result=True, shared=False)(_as_function(task))
+    app.refuse = task.refuse
     app.steps["consumer"].update([WireGuard, *steps])
     return app
 
@@ -94,12 +92,9 @@ class Worker(WorkController):  # type: ignore[misc]
 class Consumer(CeleryConsumer):  # type: ignore[misc]
     """Celery's consumer, which a malformed message does not end, nor fill its log."""
 
-    refused = 0
-
     def refuse(self, why: object, message: Any = None) -> None:
-        """Drop what came, count it, and say so in one short line."""
-        self.refused += 1
-        log.error("message refused", why=printable(str(why)[:MOST_WHY]), refused=self.refused)
+        """Drop what came, and say so."""
+        self.app.refuse(str(why))
         if message is not None:
             message.reject_log_error(log, self.connection_errors)
 
@@ -130,7 +125,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
 
 
 class WireGuard(StartStopStep):  # type: ignore[misc]
-    """Drops elements of the queue that are no messages at all. kombu raises while it reads them, in Celery's loop."""
+    """Drops elements of the queue that are no messages at all. kombu raises while it reads them, in Celery's loop.
+
+    What Redis itself says (it is full, or a replica by now) is no message: Celery makes a new connection for it.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -142,7 +140,7 @@ class WireGuard(StartStopStep):  # type: ignore[misc]
 def _read_or_drop(consumer: Consumer, read: Callable[..., Any], **options: Any) -> Any:
     try:
         return read(**options)
-    except (Empty, *consumer.connection_errors):
+    except (Empty, *consumer.connection_errors, *consumer.channel_errors):
         raise
     except Exception as error:
         # taken out of the list already, and in no other: there is nothing to acknowledge
@@ -151,7 +149,10 @@ def _read_or_drop(consumer: Consumer, read: Callable[..., Any], **options: Any) 
 
 
 def _as_function(task: ChunkTask) -> Callable[..., None]:
-    def annotate_chunk(**message: Any) -> None:
-        task(**message)
+    def annotate_chunk(*forged: Any, **message: Any) -> None:
+        if forged:
+            task.refuse("it has arguments by place")
+        else:
+            task(**message)
 
     return annotate_chunk

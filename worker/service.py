@@ -14,7 +14,7 @@ import structlog
 
 from schemas.broker import broker_name
 from schemas.database import Database
-from schemas.errors import DeviceLost
+from schemas.errors import DatabaseAway, DeviceLost
 from schemas.logs import configure_logs
 from schemas.migrations import upgrade
 from schemas.recipes import queue_name
@@ -34,7 +34,8 @@ from worker.tasks import ChunkTask
 log = structlog.get_logger()
 
 TRY_AGAIN = 75
-"""The exit code of a worker that another may replace with better luck (EX_TEMPFAIL of sysexits.h)."""
+"""The exit code of a worker that another may replace with better luck (EX_TEMPFAIL of sysexits.h): the GPU is lost to
+this process, or the database is away before it has begun."""
 COMPILE_AFTER = 500
 """Batches of images: whoever has had 32,000 has a night before him. Where compiling begins to pay is not measured."""
 
@@ -58,7 +59,11 @@ def run_worker(settings: Settings, *, revision: str | None, dtype: str | None, n
         os.kill(os.getpid(), signal.SIGTERM)
 
     with closing(Database(settings.db)) as database:
-        upgrade(database)
+        try:
+            upgrade(database)
+        except DatabaseAway as error:
+            log.critical("worker ended", why=str(error))
+            raise SystemExit(TRY_AGAIN) from None
         engine, runtime = load_engine(ref, settings, compile_after=COMPILE_AFTER)
         limits, storage = Limits.from_settings(settings), StorageOptions.of(settings)
         processes = loader_processes(settings, gpu=runtime.startswith("cuda"))

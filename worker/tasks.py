@@ -1,6 +1,7 @@
 """The Celery task: claim a chunk, annotate it, complete it. Everything else stands in the modules it calls."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -20,6 +21,7 @@ from schemas.ledger.work import Claim, abandon_chunk, claim_chunk, release_chunk
 from schemas.messages import ChunkMessage
 from schemas.results import Completion
 from schemas.settings import Settings
+from schemas.uris import printable
 from worker.annotator import Annotator
 from worker.busy import WorkClock
 from worker.leases import Held, Leases
@@ -27,6 +29,8 @@ from worker.turns import Turns
 
 T = TypeVar("T")
 log = structlog.get_logger()
+MOST_WHY = 200
+"""Characters of what is said of a message that was refused: its own words are in it."""
 DATABASE_IS_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 
 
@@ -43,28 +47,33 @@ class ChunkTask:
     stopping: Event = field(default_factory=Event)
     clock: WorkClock = field(default_factory=WorkClock)
     turns: Turns = field(default_factory=Turns)
+    _refused: "count[int]" = field(default_factory=lambda: count(1))
 
-    def __call__(self, **message: Any) -> None:
+    def __call__(self, /, **message: Any) -> None:
         """Never raises: a message is acknowledged whatever comes of it, since the ledger knows what is left to do."""
         try:
             chunk = ChunkMessage.model_validate(message)
         except ValidationError as error:
-            log.error("message refused", why=error.errors(include_input=False, include_url=False)[0]["msg"])
+            self.refuse(str(error.errors(include_input=False, include_url=False)[0]["msg"]))
             return
         try:
             self._take(chunk)
         except (DBAPIError, NoConnectionFree) as error:
-            log.critical("the database gave out; the chunk is left to its lease", chunk=chunk.chunk_id)
+            log.critical("the database gave out; this worker ends", chunk=chunk.chunk_id)
             self.broken(error)
         except Exception:
             log.exception("task failed; the chunk is left to its lease", chunk=chunk.chunk_id)
+
+    def refuse(self, why: str) -> None:
+        """Say in one short line that a message is dropped, and the how many-th it is."""
+        log.error("message refused", why=printable(why[:MOST_WHY]), refused=next(self._refused))
 
     def _take(self, chunk: ChunkMessage) -> None:
         with self.turns.turn(chunk.alone, self.stopping.is_set) as got_it:
             if got_it and not self.stopping.is_set():
                 self._claim(chunk)
             else:
-                put_back(self.database, chunk.chunk_id, chunk.fence)
+                self._patiently(partial(put_back, self.database, chunk.chunk_id, chunk.fence))
 
     def _claim(self, chunk: ChunkMessage) -> None:
         place, lease_s, tries = (self.database, chunk.chunk_id, chunk.fence), self.settings.lease_s, count()
@@ -76,7 +85,8 @@ class ChunkTask:
     def _work(self, held: Held) -> None:
         claim = held.claim
         try:
-            completion = self.annotator.annotate(claim, lambda: held.stop.is_set() or self.stopping.is_set())
+            leaving = self.stopping.is_set
+            completion = self.annotator.annotate(claim, lambda: held.stop.is_set() or leaving(), leaving)
             if held.lost:
                 log.warning("chunk lost to another worker", chunk=claim.chunk_id)
             elif _nothing_done(completion):
@@ -85,19 +95,21 @@ class ChunkTask:
                 self._complete(claim, completion)
         except SetupError as error:  # the worker's fault and not the chunk's: nobody is blamed
             self.broken(error)
-            release_chunk(self.database, claim)
+            self._patiently(partial(release_chunk, self.database, claim))
         except DATABASE_IS_AWAY:  # its own fault, where other errors of it are the chunk's
+            with suppress(*DATABASE_IS_AWAY):  # a disk that is full for the rows may have room for this
+                release_chunk(self.database, claim)
             raise
         except Exception:  # should it be the chunk's doing, the ledger takes it apart: it counts as a crash
             log.exception("chunk failed", chunk=claim.chunk_id)
-            abandon_chunk(self.database, claim)
+            self._patiently(partial(abandon_chunk, self.database, claim))
 
     def _complete(self, claim: Claim, completion: Completion) -> None:
         work = partial(complete, self.database, claim, completion, breaker_images=self.settings.breaker_images)
         if self._patiently(work):
             log.debug("chunk done", chunk=claim.chunk_id, settled=len(completion.settled))
         else:
-            log.warning("chunk was taken back before it was done", chunk=claim.chunk_id)
+            log.warning("chunk is not ours any more, or the answer to an earlier try was lost", chunk=claim.chunk_id)
 
     def _patiently(self, work: Callable[[], T]) -> T:
         return patiently(work, stop=self.stopping.is_set)

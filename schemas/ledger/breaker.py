@@ -23,7 +23,8 @@ def hold_back_faults(
     count as it is.
     """
     faults = [one for one in completion.settled if _fault(one)]
-    passing = sum(len(later.items) for later in completion.later if later.code in SOURCE_FAULTS)
+    # at its first try: an image that is tried again is no other image
+    passing = sum(len(one.items) for one in completion.later if one.code in SOURCE_FAULTS and not claim.tries)
     read = any(_was_read(one) for one in completion.settled)
     in_a_row = 0 if read else job.source_faults + len(faults) + passing
     if in_a_row != job.source_faults:

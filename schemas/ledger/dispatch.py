@@ -134,7 +134,8 @@ def _take_apart(database: Database, chunk_id: int) -> bool:
 def _apart(claim: Claim) -> Completion:
     if len(claim.items) > 1:
         return Completion(later=[Later([item], tries=claim.tries) for item in claim.items])
-    failure = Failure(Code.CRASHED_WORKER, f"the worker died {MOST_CRASHES} times while it had this image alone")
+    said = f"{MOST_CRASHES} times a worker died, or failed in a way of its own, over this image alone; see its log"
+    failure = Failure(Code.CRASHED_WORKER, said)
     (item,) = claim.items
     return Completion(settled=[Settled(item, item.version, None, dict.fromkeys(claim.recipes, failure))])
 

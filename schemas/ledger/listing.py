@@ -56,6 +56,7 @@ class WaitingUris:
 
 
 NONE_WAITING = WaitingUris(())
+CURSOR = select(jobs.c.cursor).where(jobs.c.id == bindparam("job"))
 ADVANCE = (
     update(jobs)
     .where(jobs.c.id == bindparam("job"))
@@ -91,14 +92,18 @@ def register(
     skipped: int = 0,
     recheck: bool = False,
     waiting: WaitingUris = NONE_WAITING,
+    again: bool = False,
 ) -> Registered:
     """Put a batch of a listing into chunks, and its cursor beside them, in one transaction.
 
     An item whose version is annotated for every recipe gets its outcomes here; one that the job has settled before is
     left alone when the job is listed again, and counts as reused when the same listing names it twice. With `recheck`,
-    an item without a version is always read again.
+    an item without a version is always read again. `again` says that this batch was tried before and its answer never
+    came: it may stand there by now.
     """
     with database.write() as connection:
+        if again and run(connection, CURSOR, job=job.id).scalar() == cursor:
+            return Registered(new=len(items), reused=0, known=0)
         found = known_images(connection, items, recheck=recheck)
         everyone = [image for some in found.values() for image in some]
         annotated = annotated_contents(connection, job, {one.content_id for one in everyone if one.content_id})

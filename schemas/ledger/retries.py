@@ -85,6 +85,6 @@ def _reopen(connection: Connection, job_id: int) -> None:
     reopened = (
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.state.in_(("finished", "cancelled")))
-        .values(state="running", finished_at=None, started_at=unix_now(), settled_before=settled)
+        .values(state="running", finished_at=None, started_at=unix_now(), settled_before=settled, source_faults=0)
     )
     connection.execute(reopened)

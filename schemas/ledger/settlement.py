@@ -92,7 +92,7 @@ def _add_children(connection: Connection, claim: Claim, later: Sequence[Later]) 
             "recipe_ids": claim.recipe_ids,
             "item_list": pack_items(rest.items),
             "size": len(rest.items),
-            "crashes": claim.crashes,
+            "crashes": 0 if rest.code else claim.crashes,  # with a code, they have been tried, and killed nobody
             "tries": rest.tries,
             "wait_s": rest.wait_s,
         }

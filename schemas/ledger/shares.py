@@ -54,18 +54,19 @@ def fair_shares(most: int, in_hand: Mapping[int, int]) -> dict[int, int]:
 
 
 def in_the_way(standing: Sequence[Standing], most_jobs: int) -> list[int]:
-    """The jobs whose queued chunks stand before one that should have its turn, and has nothing in the queue.
+    """The jobs whose queued chunks stand before one that should have its turn.
 
-    They are those of lower priority, and those of the same, with which it shares: unless there are more than
-    `most_jobs` of them, where a turn for each is longer than the queue.
+    They are those of a lower priority than one that has chunks to send; and where one of the highest has nothing in the
+    queue, its equals, with which it shares: unless there are more than `most_jobs` of them, where a turn for each is
+    longer than the queue.
     """
-    kept_out = [one.priority for one in standing if one.ready and not one.queued]
-    if not kept_out:
+    highest = max((one.priority for one in standing if one.ready), default=None)
+    if highest is None:
         return []
-    highest = max(kept_out)
-    equals = sum(one.priority == highest for one in standing)
+    equals = [one for one in standing if one.priority == highest]
+    kept_out = len(equals) <= most_jobs and any(one.ready and not one.queued for one in equals)
     return [
         one.job_id
         for one in standing
-        if one.queued and (one.priority < highest or (one.priority == highest and equals <= most_jobs))
+        if one.queued and (one.priority < highest or (kept_out and one.priority == highest))
     ]

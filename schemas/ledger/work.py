@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Double, Row, bindparam, select, update
 from schemas.database import Database
 from schemas.items import Item, unpack_items
 from schemas.ledger.bulk import OTHERS, VALUES, rows_where, run
-from schemas.ledger.jobs import recipes_of
+from schemas.ledger.jobs import pause_within, recipes_of
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, RUNNING
 from schemas.recipes import Recipe
 from schemas.tables import annotations, chunks, contents, jobs, unix_now
@@ -57,6 +57,7 @@ def claim_chunk(
 ) -> Claim | None:
     """queued → running. None for a late or doubled message, or when the job does not run now.
 
+    A chunk that this version cannot read pauses its job: message after message would say the same, and blame nobody.
     `again` says that this worker has tried before and never got the answer: the chunk may be its own by now.
     """
     with database.write() as connection:
@@ -67,7 +68,13 @@ def claim_chunk(
             # a paused job's chunk must not stay queued: its message is gone after this
             run(connection, PUT_BACK, chunk=chunk_id, named=fence)
             return None
-        return claim_of(connection, row)
+        try:
+            return claim_of(connection, row)
+        except (ValueError, KeyError, TypeError) as error:
+            run(connection, RELEASE, chunk=chunk_id, named=fence)
+            why = f"its chunk {chunk_id} cannot be read: {type(error).__name__}; a worker of this job's version may"
+            pause_within(connection, row.job_id, why)
+            return None
 
 
 def renew_leases(database: Database, worker: str, chunk_ids: Collection[int], lease_s: float) -> dict[int, str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from schemas.database import Database
-from schemas.errors import SetupError
+from schemas.database import Database, is_passing
+from schemas.errors import DatabaseAway, SetupError
 from schemas.version import HEAD
 from schemas.views import view_statements
 
@@ -92,7 +92,8 @@ def _version_at_first_contact(database: Database) -> str | None:
         return version_of(database)
     except DBAPIError as error:
         reason = " ".join(str(error.orig).split())
-        raise SetupError(f"cannot use {database}: {reason}; --db names another database") from None
+        kind = DatabaseAway if is_passing(error) else SetupError
+        raise kind(f"cannot use {database}: {reason}; --db names another database") from None
 
 
 def _version(connection: Connection) -> str | None:

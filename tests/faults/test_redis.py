@@ -109,18 +109,34 @@ def test_worker_leaves_though_redis_says_nothing(night: Night) -> None:
     assert not night.blamed()
 
 
+def test_redis_that_is_a_replica_for_a_while_loses_nothing(night: Night) -> None:
+    """As after a failover, before the new address is known: it answers, and refuses every write and BRPOP."""
+    uris = night.job(300, chunk_size=4)
+    worker, dispatcher = night.worker(image_s=0.01), night.dispatcher()
+    night.until(lambda: night.is_mid_chunk() and night.waiting)
+    with night.broker.client as client:
+        client.replicaof("127.0.0.1", 1)
+        night.until(lambda: worker.said("read only replica"))
+        client.replicaof("NO", "ONE")
+    night.finish(uris)
+    assert (worker.code, dispatcher.code) == (None, None)
+    assert not worker.said("message refused")
+    assert not night.blamed()
+
+
 def test_redis_that_is_full_loses_nothing(night: Night) -> None:
-    """It refuses what makes it larger (noeviction): new messages, and the note that one was received."""
+    """It refuses what makes it larger (noeviction), such as the note that a message was received."""
     uris = night.job(300, chunk_size=4)
     worker = night.worker(image_s=0.01)
     dispatcher = night.dispatcher(KOSMOGRAPH_QUEUE_LOW="8", KOSMOGRAPH_QUEUE_HIGH="16")
     night.until(night.is_mid_chunk)
     with night.broker.client as client:
         client.config_set("maxmemory", 1)
-        night.until(lambda: dispatcher.said("waiting for database and broker"))
-        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # one that comes back finds it full
         night.until(lambda: worker.said("maxmemory"))
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # one that comes back finds it full
+        night.until(lambda: worker.said("Cannot connect"))
         client.config_set("maxmemory", 0)
     night.finish(uris)
-    assert worker.code is None
+    assert (worker.code, dispatcher.code) == (None, None)
+    assert not worker.said("message refused")
     assert not night.blamed()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from kosmograph.workers import WorkerPool, devices_for
+from kosmograph.workers import MOST_EMPTY_DEATHS, WorkerPool, devices_for
 from schemas.database import Database
 from schemas.errors import SetupError, UsageError
 from schemas.items import Item
@@ -80,6 +80,22 @@ def test_worker_that_dies_again_and_again_ends_the_run(
 
     with pytest.raises(SetupError, match="the worker on cpu gave up"):
         wait_for(killed)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_worker_that_had_lived_for_long_is_replaced_as_often_as_it_dies(
+    pool: Callable[..., WorkerPool], wait_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kosmograph.workers.LONG_S", 0.0)
+    workers = pool()
+    for _ in range(MOST_EMPTY_DEATHS + 1):
+        (place,) = workers._places
+        keeper = psutil.Process(place.child._keeper.pid)
+        wait_for(keeper.children)
+        for one in keeper.children():
+            one.kill()
+        wait_for(workers.check)
+    assert workers._places[0].empty_deaths == 0
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

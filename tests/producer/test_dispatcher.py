@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any
@@ -126,6 +127,17 @@ def test_a_job_that_becomes_more_urgent_goes_first(database: Database, dispatche
     assert served(database, broker, 4) == ["late", "late", "late", "old"]
 
 
+def test_priority_acts_on_jobs_that_share_the_queue(database: Database, dispatcher: Dispatcher, broker: Any) -> None:
+    add_job(database, "old", 20)
+    new = add_job(database, "new", 20)
+    dispatcher.step()
+    assert jobs.set_priority(database, new.id, 1)
+    dispatcher.step()
+    assert served(database, broker, 4) == 4 * ["new"]
+    dispatcher.step()
+    assert served(database, broker, 8) == 8 * ["new"]
+
+
 def test_jobs_of_equal_priority_share_from_the_moment_that_the_second_comes(
     database: Database, dispatcher: Dispatcher, broker: Any
 ) -> None:
@@ -178,6 +190,49 @@ def test_after_an_outage_of_the_database_workers_renew_their_leases_before_anyon
     monkeypatch.setattr("producer.dispatcher.time.monotonic", lambda: 1e12)
     dispatcher.step()
     assert states(database) == {"running": 1}
+
+
+@pytest.mark.parametrize("silence", ["a start", "an hour's sleep"])
+def test_after_a_silence_workers_renew_their_leases_before_anyone_is_blamed(
+    database: Database, queue: Queue, monkeypatch: pytest.MonkeyPatch, silence: str
+) -> None:
+    """A dispatcher that was away cannot know whether the database was, too; nor one whose machine has slept."""
+    add_job(database, "job", 1)
+    (departure,) = dispatch.take_pending(database, RECIPE.queue, "here", 1)
+    work.claim_chunk(database, departure.chunk_id, departure.fence, worker="w", lease_s=-1)
+    dispatcher, stop = Dispatcher(database, queue, SETTINGS), Event()
+    if silence == "a start":
+        stop.set()
+        dispatcher.run(stop)  # which has made no step yet
+    else:
+        real = time.time
+        monkeypatch.setattr("producer.dispatcher.time.time", lambda: real() + 3600)
+    dispatcher.step()
+    assert states(database) == {"running": 1}
+    monkeypatch.setattr("producer.dispatcher.time.monotonic", lambda: 1e12)
+    dispatcher.step()
+    assert states(database) == {"queued": 1}
+
+
+def test_an_outage_of_redis_does_not_put_off_what_a_dead_worker_held(
+    database: Database, own_broker: Any, wait_for: Callable[..., Any]
+) -> None:
+    """Leases are renewed in the database: whoever did not, while Redis alone was away, is dead."""
+    add_job(database, "job", 1)
+    (departure,) = dispatch.take_pending(database, RECIPE.queue, "here", 1)
+    queue, stop = Queue(own_broker.url, "here"), Event()
+    os.kill(own_broker.pid, signal.SIGKILL)
+    wait_for(lambda: own_broker.server._child.code is not None)
+    work.claim_chunk(database, departure.chunk_id, departure.fence, worker="w", lease_s=1)
+    settings = SETTINGS.model_copy(update={"lease_s": 4.0})
+    thread = Thread(target=Dispatcher(database, queue, settings).run, args=(stop,))
+    thread.start()
+    try:
+        wait_for(lambda: states(database) == {"pending": 1})
+    finally:
+        stop.set()
+        thread.join()
+        queue.close()
 
 
 def test_each_model_has_a_queue_of_its_own(database: Database, dispatcher: Dispatcher, broker: Any) -> None:

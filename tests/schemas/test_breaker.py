@@ -109,6 +109,16 @@ def test_faults_that_will_be_tried_again_count_as_well(ledger: Any, items: Any) 
     assert now.reason == "2 images in a row could not be read: storage_unavailable"
 
 
+def test_image_that_is_tried_again_is_no_other_image(ledger: Any, items: Any) -> None:
+    """A few of them alone at the end of a job are not a hundred in a row."""
+    job = ledger.job_of(*items(2))
+    for tries in range(1, 4):
+        claim = ledger.one_claim()
+        later = Later(claim.items, tries=tries, wait_s=-1, code=Code.STORAGE_UNAVAILABLE)
+        assert ledger.complete(claim, later=[later], breaker_images=3)
+    assert ledger.now(job).state == "running"
+
+
 def test_a_drained_chunk_says_nothing_of_the_source(ledger: Any, items: Any) -> None:
     job = ledger.job_of(*items(4), chunk_size=2)
     first, second = ledger.claims()

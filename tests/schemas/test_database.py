@@ -200,10 +200,12 @@ def test_patience_ends_at_its_limit_with_the_last_error(pauses: list[float]) -> 
     assert max(pauses) == 5.0
 
 
-def test_patience_ends_when_it_is_told_to(pauses: list[float]) -> None:
+def test_patience_ends_some_seconds_after_it_is_told_to(pauses: list[float]) -> None:
+    """Who is to end still has work in hand, and a server that is started again is there in a moment."""
     with pytest.raises(OperationalError):
-        patiently(flaky(*(gone() for _ in range(1000))), limit_s=1e9, stop=lambda: len(pauses) >= 3)
-    assert len(pauses) == 3
+        patiently(flaky(*(gone() for _ in range(1000))), limit_s=1e9, stop=lambda: len(pauses) >= 6)
+    assert 4 < sum(pauses[6:]) <= 5
+    assert patiently(flaky(gone(), gone()), limit_s=60, stop=lambda: True) == "done"
 
 
 def test_patience_does_not_repeat_what_cannot_succeed(pauses: list[float]) -> None:
@@ -255,6 +257,22 @@ def test_a_session_that_the_server_ended_is_outlived(database_url: str, database
     assert calls == 2
     assert ledger.sql("SELECT priority FROM jobs") == [{"priority": 1}]
     killer.close()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_transaction_that_stands_still_is_ended_by_the_server(database_url: str) -> None:
+    """Else the job's row would be held for as long as a worker is stopped, or its machine is off."""
+    database = Database(database_url)
+    with database.read() as connection:
+        names = ("idle_in_transaction_session_timeout", "plan_cache_mode")
+        ours = [connection.execute(text(f"SHOW {name}")).scalar_one() for name in names]
+    assert ours == ["1min", "force_custom_plan"]
+    with pytest.raises(DBAPIError) as caught, database.write() as connection:  # noqa: PT012
+        connection.execute(text("SET idle_in_transaction_session_timeout = 50"))
+        time.sleep(0.5)
+        connection.execute(text("SELECT 1"))
+    assert is_passing(caught.value)
+    database.close()
 
 
 def test_a_deadlock_is_a_passing_trouble() -> None:

@@ -213,6 +213,16 @@ def test_a_batch_that_fails_leaves_neither_items_nor_cursor(ledger: Any, items: 
     assert ledger.sql("SELECT * FROM chunks") == []
 
 
+def test_a_batch_whose_answer_was_lost_is_not_added_twice(ledger: Any, items: Any) -> None:
+    job = ledger.open()
+    ledger.add(job, *items(2), end=False)
+    assert ledger.add(job, *items(2), end=False, again=True) == Registered(2, 0, 0)
+    assert ledger.now(job).images == 2
+    ledger.change("UPDATE jobs SET cursor = 'before'")
+    ledger.add(job, *items(2, start=2), end=False, again=True)  # the one that never arrived
+    assert ledger.now(job).images == 4
+
+
 def test_an_empty_batch_moves_the_cursor(ledger: Any) -> None:
     job = ledger.open()
     assert ledger.add(job, end=False, skipped=7) == Registered(0, 0, 0)

@@ -49,6 +49,17 @@ def test_retry_without_failures_changes_nothing(ledger: Any, items: Any) -> None
     assert ledger.now(job).state == "finished"
 
 
+def test_a_retry_begins_with_the_breaker_at_nought(ledger: Any, items: Any) -> None:
+    job = ledger.job_of(*items(3))
+    claim = ledger.one_claim()
+    ledger.complete(claim, *(ledger.failed(claim, item, Code.NOT_FOUND) for item in claim.items), breaker_images=4)
+    jobs.finish_jobs(ledger.database)
+    retry(ledger, job)
+    claim = ledger.one_claim()
+    ledger.complete(claim, *(ledger.failed(claim, item, Code.NOT_FOUND) for item in claim.items), breaker_images=4)
+    assert (ledger.now(job).state, ledger.now(job).failed) == ("running", 3)
+
+
 def test_a_retry_that_fails_again_is_one_failure_with_the_new_reason(ledger: Any, items: Any) -> None:
     job = failing_job(ledger, items(1), Code.TIMEOUT)
     retry(ledger, job)

@@ -165,6 +165,16 @@ def test_a_child_keeps_the_crashes_of_its_parent(ledger: Any, items: Any) -> Non
     assert ledger.one_claim().crashes == 1
 
 
+def test_a_child_of_images_that_were_tried_has_no_crashes(ledger: Any, items: Any) -> None:
+    """They have come through a worker that lives: one more that dies beside them is not their doing."""
+    ledger.job_of(*items(2))
+    ledger.one_claim(lease_s=-1)
+    dispatch.reclaim_expired(ledger.database)
+    claim = ledger.one_claim()
+    ledger.complete(claim, later=[Later(claim.items, 1, wait_s=-1, code=Code.THROTTLED)])
+    assert ledger.one_claim().crashes == 0
+
+
 def test_the_same_bytes_twice_in_one_chunk_are_one_annotation(ledger: Any, items: Any) -> None:
     job = ledger.job_of(*items(3))
     claim = ledger.one_claim()

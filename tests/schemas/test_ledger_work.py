@@ -58,6 +58,16 @@ def test_a_message_that_arrives_while_its_job_does_not_run_leaves_the_chunk_pend
     assert ledger.counters(job) == (1, 1, 0, 0, 0)
 
 
+def test_a_chunk_that_cannot_be_read_pauses_its_job_and_blames_nobody(ledger: Any, items: Any) -> None:
+    """As one whose recipe is of a newer Kosmograph than this worker: claimed, it would be sent again without end."""
+    job = ledger.job_of(*items(1))
+    ledger.change("UPDATE recipes SET spec = '{}'")
+    assert ledger.claims() == []
+    assert ledger.now(job).state == "paused"
+    assert "cannot be read" in ledger.now(job).reason
+    assert ledger.sql("SELECT state, crashes FROM chunks") == [{"state": "pending", "crashes": 0}]
+
+
 def test_a_lease_is_kept_by_the_databases_clock(ledger: Any, items: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose clock is wrong by a year neither loses its leases nor keeps them for ever."""
     real = time.time

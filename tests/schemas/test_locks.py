@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from schemas.database import Database
 from schemas.errors import SetupError
-from schemas.locks import job_lock
+from schemas.locks import CLASS, job_lock
 
 HOLDER = """
 import sys
@@ -51,6 +53,37 @@ def test_job_is_run_by_one_process_at_a_time(database: Database, hold: Callable[
     process.communicate()
     with job_lock(database, "job"):
         pass
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_lock_that_a_restarted_server_forgot_is_taken_again_or_given_up(
+    database: Database,
+    database_url: str,
+    hold: Callable[..., "subprocess.Popen[str]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("schemas.locks.CHECK_S", 0.0)
+    other = Database(database_url)
+
+    def forget() -> None:
+        held = "FROM pg_locks WHERE locktype = 'advisory' AND classid = :class"
+        with other.write() as connection:
+            assert connection.execute(text(f"SELECT pg_terminate_backend(pid) {held}"), {"class": CLASS}).all()
+            while connection.execute(text(f"SELECT 1 {held}"), {"class": CLASS}).all():
+                time.sleep(0.01)
+
+    with job_lock(database, "job") as require:
+        forget()
+        require()  # sees that the connection is gone
+        require()  # takes it again
+        with pytest.raises(SetupError, match="at work in another process"), job_lock(other, "job"):
+            pytest.fail("two have it")
+        forget()
+        require()
+        hold("job")
+        with pytest.raises(SetupError, match="at work in another process"):
+            require()
+    other.close()
 
 
 def test_lock_goes_with_its_process_however_it_dies(
