@@ -19,9 +19,10 @@ from schemas.errors import SourceError, UsageError
 from schemas.ledger import jobs
 from schemas.ledger.jobs import Job
 from schemas.recipes import MAX_NEW_TOKENS, PREPROCESSING, PREPROCESSING_EXACT, Decoding, Recipe, prompt_for
+from schemas.roots import Roots, outermost
 from schemas.settings import Settings
 from schemas.storage import StorageOptions
-from schemas.uris import path_of, scheme_of
+from schemas.uris import masked, path_of, printable, scheme_of
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def find_sources(request: Request, settings: Settings) -> list[Source]:
         request.sources, request.filters, StorageOptions.of(settings), spool_dir=_spool_folder(settings)
     )
     first = [item for source in sources if (item := _first_item(source))]
-    roots = roots_of(request, sources)
+    roots = Roots(roots_of(request, sources))
     for item in first:
         _refuse_outside(item.uri, roots)
     if not first:
@@ -147,12 +148,14 @@ def find_sources(request: Request, settings: Settings) -> list[Source]:
 
 def roots_of(request: Request, sources: Sequence[Source]) -> list[str]:
     """The folders whose local files the job may read: those of its sources, and those that were named besides."""
-    if any(not root or "\0" in root for root in request.roots):
-        raise UsageError("--root takes a folder, as in --root /data/photos")
-    return sorted({*(os.path.abspath(root) for root in request.roots), *(r for one in sources for r in one.roots)})
+    for root in request.roots:
+        # an absolute one may be there for the workers alone
+        if "\0" in root or "://" in root or not (os.path.isabs(root) or os.path.isdir(root)):
+            raise UsageError(f"--root takes a folder, as in --root /data/photos, not {printable(masked(root))!r}")
+    return outermost({*(os.path.abspath(root) for root in request.roots), *(r for one in sources for r in one.roots)})
 
 
-def _refuse_outside(uri: str, roots: Sequence[str]) -> None:
+def _refuse_outside(uri: str, roots: Roots) -> None:
     """By what is on this disk; the loader looks again, at what it has opened."""
     if scheme_of(uri) != "file":
         return
@@ -160,9 +163,8 @@ def _refuse_outside(uri: str, roots: Sequence[str]) -> None:
         place = os.path.realpath(path_of(uri))
     except ValueError:  # no path of this machine
         return
-    real = [os.path.realpath(root).rstrip("/") for root in roots]
-    if not any(place == root or place.startswith(root + "/") for root in real):
-        may, folder = ", ".join(roots) or "none", shlex.quote(os.path.dirname(place))
+    if not roots.hold(os.fsencode(place)):
+        may, folder = ", ".join(roots.folders) or "none", shlex.quote(os.path.dirname(place))
         raise SourceError(f"{uri} lies outside the folders that this job may read ({may}); --root {folder} adds one")
 
 

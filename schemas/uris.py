@@ -7,6 +7,7 @@ A URI is stored, and shown to many: whatever secret one holds is replaced by `**
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -14,14 +15,17 @@ MOST_ETAG = 200
 """No ETag is as long: one that is comes from a server that means harm."""
 
 SECRET = "***"
-_WITHOUT_QUERY = ("s3", "file")
+_PLAIN = ("s3", "file")
+"""Schemes whose keys and paths have neither user nor query: `@` and `?` in them are plain characters."""
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_USER = re.compile(r"(?<=://)[^/?#]*@")
+_FIRST_USER = re.compile(r"(\A[^/]*//)[^/?#]*(@)")
+_USER = re.compile(r"(:/+)[^/?#]*(@)")
 _SIGNATURE = re.compile(
-    r"(?i)(?<=[?&;])((?:x-(?:amz|goog)-)?(?:signature|credential|security-token)|awsaccesskeyid|googleaccessid|sig"
-    r"|(?:access_?|auth_?|id_?)?token|api_?key|password|passwd|secret)=[^&;#]+"
+    r"(?i)([?&;#](?:[\w.%-]*(?:signature|credentials?|token|secret|password|passwd|accessid|(?:api|auth)[_-]?key"
+    r"|access[_-]?key(?:[_-]?id)?)|(?:[\w.%-]*[_.-])?(?:sig|sign|auth|authorization|jwt|hmac|pwd|hdnea|hdnts|hdntl))_*=)"
+    r"[^&;#]+()"
 )
 
 
@@ -67,25 +71,34 @@ def absolute_uri(text: str, folder: str | os.PathLike[str]) -> str:
     `file://elsewhere/…`) comes back as written but for its secrets, for the loader to refuse. Raises ValueError for
     what no path can be.
     """
-    scheme = scheme_of(text)
+    scheme, shown = scheme_of(text), masked(text)
     if scheme in ("s3", "http", "https"):
-        return scheme + _without_secrets(text, scheme)[len(scheme) :]
+        return scheme + shown[len(scheme) :]
     if scheme == "file":
         try:
             return _uri_of_path(os.fspath(path_of(text)))
         except ValueError:
-            return _without_secrets(text, scheme)
-    return _without_secrets(text, scheme) if scheme else _uri_of_path(os.path.join(folder, text))
+            return shown
+    return shown if scheme else _uri_of_path(os.path.join(folder, shown))
 
 
 def has_secrets(uri: str) -> bool:
     """Whether it holds a user, a password, or the signature of a presigned URL, or once did."""
-    return bool(_USER.search(uri) or (scheme_of(uri) not in _WITHOUT_QUERY and _SIGNATURE.search(uri)))
+    return any(secret.search(uri) for secret in _secrets_of(uri))
 
 
-def _without_secrets(uri: str, scheme: str) -> str:
-    hidden = _USER.sub(f"{SECRET}@", uri, count=1) if "@" in uri else uri
-    return hidden if scheme in _WITHOUT_QUERY else _SIGNATURE.sub(rf"\1={SECRET}", hidden)
+def masked(text: str) -> str:
+    """The text with `***` for what is secret in its URLs."""
+    for secret in _secrets_of(text):
+        text = secret.sub(rf"\g<1>{SECRET}\g<2>", text)
+    return text
+
+
+def _secrets_of(text: str) -> Sequence[re.Pattern[str]]:
+    """What finds the secrets in a text: also in a URL with a space, a quote or other words before it."""
+    if ":/" not in text or not ("@" in text or "=" in text):
+        return ()
+    return (_FIRST_USER,) if scheme_of(text) in _PLAIN else (_USER, _SIGNATURE)
 
 
 def _uri_of_path(path: str) -> str:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from schemas.errors import Code, ImageFailure, PermanentFailure, TransientFailure
+from schemas.roots import Roots
 from schemas.storage import ALLOW_HTTP, StorageOptions
 from schemas.uris import file_version
 from worker.images import Limits
@@ -36,20 +36,19 @@ class Fetched:
 class Fetcher:
     """Reads one URI after the other; keeps its connections."""
 
-    def __init__(self, limits: Limits, storage: StorageOptions) -> None:
+    def __init__(self, limits: Limits, storage: StorageOptions, roots: Roots | None = None) -> None:
+        """`roots` hold the local files that may be read; None: any."""
+        self.roots = roots
         self._limits = limits
         self._storage = storage
         self._objects: ObjectReader | None = None
         self._pages: WebReader | None = None
 
-    def fetch(self, uri: str, roots: Sequence[str] | None = None) -> Fetched:
-        """The bytes and their version. Raises PermanentFailure or TransientFailure, with the version if known.
-
-        `roots` are the folders whose local files may be read; None: any.
-        """
+    def fetch(self, uri: str) -> Fetched:
+        """The bytes and their version. Raises PermanentFailure or TransientFailure, with the version if known."""
         scheme, separator, rest = uri.partition("://")
         if separator and scheme == "file":
-            return read_file(rest, self._limits, roots)
+            return read_file(rest, self._limits, self.roots)
         if separator and scheme == "s3":
             bucket, _, key = rest.partition("/")
             return self._object_reader().read(bucket, key)
@@ -76,7 +75,7 @@ class Fetcher:
         return self._pages
 
 
-def read_file(location: str, limits: Limits, roots: Sequence[str] | None = None) -> Fetched:
+def read_file(location: str, limits: Limits, roots: Roots | None = None) -> Fetched:
     """The bytes of a regular file, unchanged while they were read. Never blocks on a pipe, a socket or a device."""
     host, slash, rest = location.partition("/")
     path = slash.encode() + unquote_to_bytes(rest.encode(errors="surrogatepass"))
@@ -91,7 +90,7 @@ def read_file(location: str, limits: Limits, roots: Sequence[str] | None = None)
         raise
 
 
-def _read_regular(path: bytes, limits: Limits, roots: Sequence[str] | None) -> Fetched:
+def _read_regular(path: bytes, limits: Limits, roots: Roots | None) -> Fetched:
     with disk_failures():
         check_regular(os.stat(path))  # before it is opened, as opening alone has effects on some devices
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -112,7 +111,7 @@ def _read_unchanged(file: BinaryIO, limits: Limits) -> Fetched:
     return Fetched(data, version)
 
 
-def check_inside(descriptor: int, path: bytes, roots: Sequence[str] | None) -> None:
+def check_inside(descriptor: int, path: bytes, roots: Roots | None) -> None:
     """Refuses an open file outside the roots: by what was opened, so that no link and no swap leads out of them."""
     if roots is None:
         return
@@ -123,16 +122,14 @@ def check_inside(descriptor: int, path: bytes, roots: Sequence[str] | None) -> N
     check_place(place, roots)
 
 
-def check_place(place: bytes, roots: Sequence[str] | None) -> None:
+def check_place(place: bytes, roots: Roots | None) -> None:
     """Refuses a path without links that leads out of the roots."""
-    if roots is not None and not any(place == real or place.startswith(real + b"/") for real in map(_real, roots)):
-        text = "the file lies outside the folders that this job may read; the same command with --root FOLDER adds one"
-        raise PermanentFailure(Code.ACCESS_DENIED, text)
-
-
-@cache
-def _real(root: str) -> bytes:
-    return os.path.realpath(os.fsencode(root)).rstrip(b"/")
+    if roots is not None and not roots.hold(place):
+        raise PermanentFailure(
+            Code.ACCESS_DENIED,
+            "the file lies outside the folders that this job may read; the same command with --root FOLDER adds one,"
+            " then retry",
+        )
 
 
 def check_regular(status: os.stat_result) -> None:

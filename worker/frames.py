@@ -3,7 +3,8 @@
     ring  = DONE        how many frames have been completed since the start
           + FRAMES × a frame; that of the nth image, counted from 0, is the frame n modulo FRAMES
 
-    frame = NOTE        once the bytes are here: which image it is, counted from 1, how long that took, their version
+    frame = NOTE        once the bytes are here or cannot be had: which image it is, counted from 1, how long it took,
+                        the version
           + REPLY_BYTES FACTS of the image, or zeros and, as JSON, why there is none
           + PIXEL_BYTES 224×224×3 uint8 (anything after a failure)
 

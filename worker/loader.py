@@ -26,17 +26,14 @@ from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, Tra
 from schemas.storage import StorageOptions
 from worker.buffers import Buffers, Frame
 from worker.frames import FACTS, FRAMES, PIXELS_AT, REPLY_AT, text_in
-from worker.images import Limits, LoadedImage
-from worker.loader_link import Closing, LoaderProcess, ProcessDied
-from worker.loader_process import request_of
+from worker.images import FORMATS, Limits, LoadedImage
+from worker.loader_link import Closing, LoaderProcess, ProcessDied, Wanted
 from worker.resample import SIDE
 
 log = structlog.get_logger()
 START_TRIES = 3
 MOST_URI = 3 * 4096 + 16  # the longest path there is, percent-encoded
-AHEAD_BYTES = 1 << 16
-"""Requests beyond this are not sent: were the socket full in both directions, both sides would wait for ever."""
-
+NO_SENSE = "the process that decoded it gave no sensible answer"
 BATCH_S, BATCH_IMAGES = 0.03, FRAMES // 2
 """A process has two batches, each of as many images as take so long: one that it works on, one that waits."""
 
@@ -54,7 +51,7 @@ class Figures:
 class Load:
     """One call of `Loader.load`."""
 
-    request: bytes
+    wanted: Wanted
     future: Future[LoadedImage]
     crashes: int = 0
 
@@ -73,12 +70,12 @@ class Loader:
     def load(self, uri: str, *, exact: bool = False, roots: Sequence[str] | None = None) -> Future[LoadedImage]:
         """The image, soon. With `roots`, a local file is read only if it lies, links resolved, in one of these folders.
 
-        The future fails with PermanentFailure or TransientFailure, with SetupError where no process can be started,
-        and with CancelledError when the loader is closed before.
+        The future fails with PermanentFailure or TransientFailure, with SetupError where no process can be started or
+        the loader broke, and with CancelledError when the loader is closed before.
         """
         if self._closing.is_set():
             raise RuntimeError("the loader is closed")
-        load = Load(request_of(uri, exact, roots), Future())
+        load = Load(Wanted(uri, exact, roots), Future())
         if len(uri) > MOST_URI:
             text = f"no file and no object has so long a name: {len(uri)} characters"
             load.future.set_exception(PermanentFailure(Code.NOT_FOUND, text))
@@ -136,29 +133,42 @@ class Lane(threading.Thread):
         self._lanes = lanes
         self._batch = 1
         self._sent: deque[Load] = deque()
-        self._again: deque[Load] = deque()  # given to a process that died
+        self._again: deque[Load] = deque()  # taken from the queue, and not given to this process
 
     def run(self) -> None:
         try:
             with contextlib.suppress(Closing):
                 while not self._closing.is_set():
                     self._settle_some()
-            self._fail_all(CancelledError())
-        except Exception as error:  # the boundary of the thread: nobody must wait for it now
+        except Exception as error:  # the boundary of the thread
             log.exception("loader broke")
-            text = f"the loader broke, which is a bug in Kosmograph: {type(error).__name__}: {error}"
-            self._fail_all(SetupError(text))
+            self._end_process()
+            self._refuse(SetupError(f"the loader broke, which is a bug in Kosmograph: {type(error).__name__}: {error}"))
         finally:
             self._end_process()
+            self._fail_all(CancelledError())
+
+    def _refuse(self, error: SetupError) -> None:
+        """Fails what it has and whatever comes, until the loader closes: nobody must wait for a thread that broke."""
+        self._fail_all(error)
+        with contextlib.suppress(Closing):
+            while True:
+                self._take().future.set_exception(error)
 
     def _fail_all(self, error: BaseException) -> None:
-        for load in (*self._sent, *self._again):
-            load.future.set_exception(error)
+        for loads in (self._sent, self._again):
+            while loads:
+                loads.popleft().future.set_exception(error)
 
     def _settle_some(self) -> None:
         """Brings the oldest loads to their end, or one a crash nearer to it."""
         try:
             process = self.process or self._start()
+            if not self._sent:
+                self._again.appendleft(self._take())  # waits, for hours perhaps
+                if process.has_ended():  # meanwhile, over no image
+                    self._replace()
+                    return
             self._fill(process)
             began = time.monotonic()
             frames = process.receive()
@@ -168,7 +178,7 @@ class Lane(threading.Thread):
             self._bury(death)
         else:
             for frame in frames:
-                settle(self._sent[0], frame)
+                settle(self._sent[0], frame, self._limits)
                 self._sent.popleft()
             image_s = max(time.monotonic() - began, 1e-6) / len(frames)
             self._batch = max(1, min(BATCH_IMAGES, int(BATCH_S / image_s)))
@@ -182,15 +192,12 @@ class Lane(threading.Thread):
         raise SetupError(f"no loader process comes up: see the log above, and try `{sys.executable} -m PIL`")
 
     def _fill(self, process: LoaderProcess) -> None:
-        """Sends loads until the process has a batch in work and one behind it. Waits only where it has none."""
-        new = [] if self._sent else [self._take()]
-        self._sent.extend(new)
-        ahead = sum(len(load.request) for load in self._sent)
-        while len(self._sent) < 2 * self._batch and ahead < AHEAD_BYTES and (load := self._take_another()) is not None:
+        """Sends loads until the process has a batch in work and one behind it."""
+        new = []
+        while len(self._sent) < 2 * self._batch and (load := self._take_another()) is not None:
             self._sent.append(load)
-            new.append(load)
-            ahead += len(load.request)
-        process.send([load.request for load in new])
+            new.append(load.wanted)
+        process.send(new)
 
     def _take(self) -> Load:
         """The next load that nobody has cancelled. Raises Closing."""
@@ -204,7 +211,7 @@ class Lane(threading.Thread):
                 return load
 
     def _take_another(self) -> Load | None:
-        """A load to wait behind one that the process has."""
+        """A load that was taken before, or one to wait behind one that the process has."""
         if self._again:
             return self._again.popleft()
         if self._queue.qsize() < self._lanes:
@@ -219,11 +226,8 @@ class Lane(threading.Thread):
 
     def _bury(self, death: ProcessDied) -> None:
         """Fails the load that the process had, or keeps it for the next one; those behind it go there anyway."""
-        self._end_process()
-        self.replaced += 1
         victim = self._sent.popleft()
-        self._again.extendleft(reversed(self._sent))
-        self._sent.clear()
+        self._replace()
         if death.failure is not None:
             victim.future.set_exception(death.failure)
         elif victim.crashes:
@@ -233,23 +237,34 @@ class Lane(threading.Thread):
             victim.crashes += 1
             self._again.appendleft(victim)
 
+    def _replace(self) -> None:
+        """Ends the process. What it was given goes to the next one."""
+        self._end_process()
+        self.replaced += 1
+        self._again.extendleft(reversed(self._sent))
+        self._sent.clear()
+
     def _end_process(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process = None
 
 
-def settle(load: Load, frame: Frame) -> None:
-    """Gives the future what the frame says."""
+def settle(load: Load, frame: Frame, limits: Limits) -> None:
+    """Gives the future what the frame says, if it can be true: a decoder that was taken over may say anything."""
     width, height, size, kind, digest, version = FACTS.unpack_from(frame.data, REPLY_AT)
+    name = text_in(kind)
     if width == 0:
         load.future.set_exception(failure_in(frame))
+        return
+    if not (0 < width * height <= limits.max_pixels and size <= limits.max_bytes and name in FORMATS):
+        load.future.set_exception(PermanentFailure(Code.DECODER_CRASHED, NO_SENSE))
         return
     image = LoadedImage(
         pixels=frame[PIXELS_AT:].reshape(SIDE, SIDE, 3),
         width=width,
         height=height,
-        format=text_in(kind),
+        format=name,
         size=size,
         sha256=digest.hex(),
         version=text_in(version),
@@ -263,5 +278,5 @@ def failure_in(frame: Frame) -> ImageFailure:
         reply = json.loads(frame[REPLY_AT + FACTS.size : PIXELS_AT].tobytes())
         kind = PermanentFailure if reply["permanent"] else TransientFailure
         return kind(Code(reply["code"]), str(reply["message"]), str(reply["version"]))
-    except (KeyError, TypeError, ValueError, RecursionError):  # a decoder that was taken over may say anything
-        return PermanentFailure(Code.DECODER_CRASHED, "the process that decoded it gave no sensible answer")
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return PermanentFailure(Code.DECODER_CRASHED, NO_SENSE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -15,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.errors import Code, ImageFailure, PermanentFailure
 from schemas.storage import StorageOptions
@@ -53,6 +55,14 @@ class Closing(Exception):
     """The loader is being closed."""
 
 
+class Wanted(NamedTuple):
+    """An image that a process is asked for. `roots` are the folders whose local files it may read; None: any."""
+
+    uri: str
+    exact: bool
+    roots: Sequence[str] | None
+
+
 class LoaderProcess:
     """One process. Only the thread that made it may use it."""
 
@@ -63,11 +73,14 @@ class LoaderProcess:
         self._buffers = buffers
         self._given = self._taken = 0
         self._since = time.monotonic()  # when it began with the image that it has
-        self._ring = new_ring()
+        self._roots: Sequence[str] | None = ()  # that it knows of
+        self._outbox = bytearray(packet(json.dumps({"limits": asdict(limits), "storage": asdict(storage)}).encode()))
         self._socket, theirs = socket.socketpair()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(0, round(TICK_S * 1e6)))
         with contextlib.ExitStack() as undo, theirs:
-            undo.callback(self._close)
+            undo.callback(self._socket.close)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(0, round(TICK_S * 1e6)))
+            self._ring = new_ring()
+            undo.callback(os.close, self._ring)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", BOOT, str(theirs.fileno()), PACKAGES, str(self._ring)],
                 stdin=subprocess.DEVNULL,
@@ -76,16 +89,18 @@ class LoaderProcess:
             )
             undo.callback(self._end)
             theirs.close()
-            self._greet(json.dumps({"limits": asdict(limits), "storage": asdict(storage)}))
+            self._greet()
             undo.pop_all()
 
-    def send(self, requests: Sequence[bytes]) -> None:
-        """Hands over images, so that it has at most FRAMES. If the process is dead, `receive` will tell."""
+    def send(self, images: Sequence[Wanted]) -> None:
+        """Asks for images, so that it has at most FRAMES. If the process is dead, `receive` will tell."""
         if self._given == self._taken:
             self._since = time.monotonic()
-        self._given += len(requests)
+        self._given += len(images)
         assert self._given - self._taken <= FRAMES, "a frame is used again when it has been taken"
-        self._write(b"".join(map(packet, requests)))
+        for image in images:
+            self._outbox += packet(self._request(image))
+        self._flush()
 
     def receive(self) -> list[Frame]:
         """The frames of the oldest images, as many as are complete, but at least one.
@@ -101,21 +116,21 @@ class LoaderProcess:
                 raise ProcessDied(self._cause(), self._note()[1])
             self._check_time()
 
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         self._end()
-        self._close()
+        self._socket.close()
+        os.close(self._ring)
 
     def _end(self) -> None:
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # asleep in the kernel, on a dead file server
             self._process.wait(BURIAL_S)
 
-    def _close(self) -> None:
-        self._socket.close()
-        os.close(self._ring)
-
-    def _greet(self, settings: str) -> None:
-        self._write(packet(settings.encode()))
+    def _greet(self) -> None:
+        self._flush()
         hello = b""
         while len(hello) < len(HELLO):
             more = self._read(len(HELLO) - len(hello))
@@ -128,14 +143,27 @@ class LoaderProcess:
         if hello != HELLO:
             raise ProcessDied("it speaks another protocol")
 
-    def _write(self, message: bytes) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.sendall(message)
+    def _request(self, image: Wanted) -> bytes:
+        """What asks for an image. There may be thousands of roots: they are named when they change."""
+        same = image.roots is self._roots or image.roots == self._roots
+        self._roots = image.roots
+        return json.dumps([image.uri, image.exact] if same else image).encode()
+
+    def _flush(self) -> None:
+        """Sends what the socket takes. The process reads nothing while it works: we have to look at the clock."""
+        with contextlib.suppress(OSError):  # it is full; or the process is dead, as `_read` finds
+            del self._outbox[: self._socket.send(self._outbox, socket.MSG_DONTWAIT)]
 
     def _read(self, most: int) -> bytes | None:
         """What it has sent, None if that is nothing for a tick; empty when it has ended."""
         try:
-            return self._socket.recv(most)
+            if not self._outbox:
+                return self._socket.recv(most)
+            either = select.poll()
+            either.register(self._socket, select.POLLIN | select.POLLOUT)
+            either.poll(TICK_S * 1000)
+            self._flush()
+            return self._socket.recv(most, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except ConnectionError:  # it died with an unread request
@@ -151,7 +179,10 @@ class LoaderProcess:
             some = [self._buffers.take() for _ in range(min(left, FRAMES - self._taken % FRAMES))]
             if os.preadv(self._ring, [frame.data for frame in some], frame_at(self._taken)) < len(some) * FRAME_BYTES:
                 raise ProcessDied("it cut its frames off")
-            self._taken += len(some)
+            for frame in some:
+                self._taken += 1
+                if NOTE.unpack_from(frame.data)[0] != self._taken:
+                    raise ProcessDied("it handed over the frame of another image")
             frames += some
         return frames
 
@@ -185,7 +216,12 @@ class LoaderProcess:
             code = self._process.wait(BURIAL_S)
         except subprocess.TimeoutExpired:
             return "it closed its socket"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:  # most real-time signals have no name
+            return f"signal {-code}"
 
 
 def packet(message: bytes) -> bytes:

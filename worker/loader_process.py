@@ -3,6 +3,7 @@
 What travels on the socket, which is this process's alone:
 
     in    the limits and the storage, once       then, for each image, as JSON, its URI, whether exact, and the roots
+                                                 where they are others than those of the image before
     out   HELLO, once everything is imported     then a byte whenever frames have been completed
 
 The frames themselves lie in a ring that the parent shares: see worker/frames.py. The parent is not woken for each of
@@ -21,23 +22,26 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import lru_cache
 from mmap import mmap
 from typing import Any, TypeVar
 
 from PIL import AvifImagePlugin
 
 from schemas.errors import Code, ImageFailure, PermanentFailure
+from schemas.roots import Roots
 from schemas.storage import StorageOptions
 from worker.fetch import Fetcher
 from worker.frames import DONE, FACTS, FRAME_BYTES, NOTE, PIXELS_AT, REPLY_AT, REPLY_BYTES, RING_BYTES, frame_at
 from worker.images import Limits, decode
 from worker.malloc import keep_memory
 
-HELLO = b"loader 2"
+HELLO = b"loader 3"
 TELL_S = 0.01
 MESSAGE_LENGTH = 350  # its JSON fits into a reply, whatever the letters are
 RECEIVE_BYTES = 1 << 16
+MOST_ROOTS = 8  # of jobs that run at once
 
 LENGTH = struct.Struct("!I")
 T = TypeVar("T")
@@ -55,14 +59,14 @@ def run(socket_number: int, ring_number: int) -> None:
     settings = json.loads(inbox.wait() or b"{}")
     limits = Limits(**settings["limits"])
     bound_memory(limits.max_memory_bytes)
-    fetcher = Fetcher(limits, StorageOptions(**settings["storage"]))
+    fetcher = Fetcher(limits, StorageOptions(**settings["storage"]), Roots(()))
     gc.freeze()  # what was imported stays: no collection need look at it again
     with mmap(ring_number, RING_BYTES) as ring, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         channel.sendall(HELLO)
-        serve(inbox, channel, ring, fetcher, limits)
+        serve(inbox, channel, ring, ring_number, fetcher, limits)
 
 
-def serve(inbox: Inbox, channel: socket.socket, ring: mmap, fetcher: Fetcher, limits: Limits) -> None:
+def serve(inbox: Inbox, channel: socket.socket, ring: mmap, ring_number: int, fetcher: Fetcher, limits: Limits) -> None:
     """Answers request after request, and tells the parent of what is complete."""
     lifetime_s = limits.fetch_timeout_s + limits.decode_timeout_s + GRACE_S
     done = told = 0
@@ -82,7 +86,8 @@ def serve(inbox: Inbox, channel: socket.socket, ring: mmap, fetcher: Fetcher, li
         done += 1
         with memoryview(ring) as view, view[at : at + FRAME_BYTES] as frame:
             answer(frame, done, fetcher, limits, request)
-        DONE.pack_into(ring, 0, done)
+        # by a system call: its locks keep the frame's bytes before it also on processors that reorder what they store
+        os.pwrite(ring_number, DONE.pack(done), 0)
 
 
 def protect() -> None:
@@ -108,11 +113,6 @@ def bound_memory(max_memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as score:
             score.write(OOM_SCORE)  # where memory runs out, a loader goes before the worker and its GPU
-
-
-def request_of(uri: str, exact: bool, roots: Sequence[str] | None = None) -> bytes:
-    """What asks for an image."""
-    return json.dumps([uri, exact, roots]).encode()
 
 
 class Inbox:
@@ -145,14 +145,16 @@ class Inbox:
 
 def answer(frame: memoryview, number: int, fetcher: Fetcher, limits: Limits, request: bytes) -> None:
     """Fills the frame of an image, whatever happens to it."""
-    uri, exact, roots = json.loads(request)
+    uri, exact, *changed = json.loads(request)
+    if changed:
+        fetcher.roots = None if changed[0] is None else known_roots(tuple(changed[0]))
     started = time.monotonic()
-    fetched = outcome_of(lambda: fetcher.fetch(uri, roots), limits)
+    fetched = outcome_of(lambda: fetcher.fetch(uri), limits)
+    version = b"" if isinstance(fetched, ImageFailure) else fetched.version.encode()
+    NOTE.pack_into(frame, 0, number, time.monotonic() - started, version)
     if isinstance(fetched, ImageFailure):
         frame[REPLY_AT:PIXELS_AT] = described(fetched, "")
         return
-    version = fetched.version.encode()
-    NOTE.pack_into(frame, 0, number, time.monotonic() - started, version)
     image = outcome_of(lambda: decode(fetched.data, limits, exact=exact), limits)
     if isinstance(image, ImageFailure):
         frame[REPLY_AT:PIXELS_AT] = described(image, fetched.version)
@@ -162,6 +164,12 @@ def answer(frame: memoryview, number: int, fetcher: Fetcher, limits: Limits, req
     FACTS.pack_into(
         frame, REPLY_AT, image.width, image.height, len(fetched.data), image.format.encode(), digest, version
     )
+
+
+@lru_cache(MOST_ROOTS)
+def known_roots(folders: tuple[str, ...]) -> Roots:
+    """Those of a job that it had an image of before need not be resolved again."""
+    return Roots(folders)
 
 
 def outcome_of(work: Callable[[], T], limits: Limits) -> T | ImageFailure:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 CONNECT_TIMEOUT_S = 5.0
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 16
 
 
 class ObjectReader:
@@ -45,7 +45,9 @@ class ObjectReader:
                 self._client = connect(self._storage, self._limits.fetch_timeout_s)
             answer = self._client.get_object(Bucket=bucket, Key=key)
             version = s3_version(answer.get("ETag", ""))
-            with closing(answer["Body"]) as body:  # which, half read, drops the connection and with it the rest
+            body: Any = answer["Body"]
+            with body as stream:  # which, half read, drops the connection and with it the rest
+                stream.read = stream.read1  # what is here: the deadline holds for a server that drips
                 try:
                     return Fetched(self._read(body, answer.get("ContentLength", 0), deadline), version)
                 except ImageFailure as failure:

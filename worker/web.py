@@ -29,7 +29,8 @@ from worker.images import Limits
 
 MOST_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 5.0
-BLOCK_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 16
+MOST_DIGITS = 20  # of a length
 MOST_POOLS = 32
 SCHEME_PORTS = {"http": 80, "https": 443}
 PORTS = (80, 443, 8080, 8443)
@@ -156,9 +157,9 @@ class WebReader:
         version = version_in(answer)
         try:
             length = answer.headers.get("Content-Length", "")
-            check_bytes(int(length) if length.isdecimal() else 0, self._limits)
+            check_bytes(int(length) if length.isdecimal() and len(length) <= MOST_DIGITS else 0, self._limits)
             blocks, total = [], 0
-            while block := answer.read(BLOCK_BYTES):
+            while block := answer.read1(BLOCK_BYTES):  # what is here: the deadline holds for a server that drips
                 blocks.append(block)
                 total += len(block)
                 check_bytes(total, self._limits)

@@ -37,13 +37,11 @@ def _open(spec: str, filters: Filters, storage: StorageOptions, spool_dir: Path)
         raise UsageError("a source is empty; name a file, a folder, a glob, s3://bucket/prefix, @manifest or -")
     if spec == "-" or re.fullmatch("stdin:[0-9a-f]{16}", spec):
         return _standard_input(spec, filters, spool_dir)
+    if has_secrets(spec.removeprefix("@")):  # which are not repeated here
+        raise UsageError("a source holds no user, password or signature, as it is stored and shown; name it without")
     if spec.startswith("@"):
         return _manifest(spec[1:], filters)
     scheme = scheme_of(spec)
-    if scheme and has_secrets(spec):  # which are not repeated here
-        raise UsageError(
-            f"a {scheme}:// source holds no user, password or signature, as it is stored and shown; name it without"
-        )
     if scheme == "s3":
         return _s3(spec, filters, storage)
     if scheme in ("http", "https"):

@@ -23,7 +23,8 @@ class FileSource:
 
     def __init__(self, path: str, spec: str) -> None:
         self.spec = spec
-        self.roots: Sequence[str] = (os.path.realpath(path),)
+        # its folder, so that as many files as a shell names have few; of a link, where it leads
+        self.roots: Sequence[str] = (os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path),)
         self._path = path
 
     def list(self, after: str | None = None) -> Iterator[Listed]:

@@ -21,7 +21,7 @@ from producer.sources.filters import Filters, Skip
 from producer.sources.source import Listed, listed
 from schemas.errors import SourceError, UsageError
 from schemas.items import Item
-from schemas.uris import absolute_uri, printable, scheme_of, storable
+from schemas.uris import absolute_uri, masked, printable, scheme_of, storable
 
 COLUMN = "uri"
 STDIN = "stdin:"
@@ -93,7 +93,7 @@ def spool(stream: BinaryIO, folder: Path, base: Path) -> str:
         with open(handle, "wb") as file:
             for _, line in _text_rows_of(stream, "standard input"):
                 uri = uri_of(line, os.fspath(base))
-                whole = (line if uri is None else uri).encode("utf-8", "surrogateescape") + b"\n"
+                whole = (masked(line) if uri is None else uri).encode("utf-8", "surrogateescape") + b"\n"
                 digest.update(whole)
                 file.write(whole)
         name = digest.hexdigest()[:16]
@@ -210,6 +210,6 @@ def _parquet_rows(path: Path, after: int) -> Rows:
 
 def _column(names: list[str], manifest: str) -> int:
     if COLUMN not in names:
-        found = printable(", ".join(names)[:200]) or "none"
+        found = printable(masked(", ".join(names))[:200]) or "none"  # they may be the first row
         raise SourceError(f"{manifest} has no column {COLUMN!r}; rename one of its columns: {found}")
     return names.index(COLUMN)

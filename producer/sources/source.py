@@ -27,7 +27,7 @@ class Source(Protocol):
 
     @property
     def roots(self) -> Sequence[str]:
-        """The absolute folders (or files) in which its local files lie: nothing else of a disk is read for it."""
+        """The absolute folders in which its local files lie: nothing else of a disk is read for it."""
 
     def list(self, after: str | None = None) -> Iterator[Listed]:
         """Everything in it, in an order that does not change, strictly after a cursor. Raises SourceError."""

@@ -1,11 +1,14 @@
 """What flags ask for becomes recipes, or is refused in one line before anything is looked up."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kosmograph.requests import Prompts, Request, recipes_for
+from kosmograph.requests import Prompts, Request, find_sources, recipes_for, roots_of
 from schemas.errors import UsageError
+from schemas.settings import Settings
 
 BOTH = Prompts(tasks=("brief", "detailed"))
 
@@ -40,3 +43,23 @@ def test_decoding_that_cannot_be_is_told_in_one_line_before_the_model_is_looked_
         recipes_for(Request([], BOTH, "/no such model", decoding=decoding))
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_files_named_one_by_one_are_looked_at_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell gives them that was told `photos/*.jpg`."""
+    names = [str(tmp_path / f"{number}.jpg") for number in range(100)]
+    for name in names:
+        Path(name).write_bytes(b"x")
+    resolved = []
+    realpath = os.path.realpath
+
+    def counted(path: Any, **options: Any) -> Any:
+        resolved.append(path)
+        return realpath(path, **options)
+
+    monkeypatch.setattr(os.path, "realpath", counted)
+    request = Request(names, Prompts(), "null")
+    sources = find_sources(request, Settings(db=f"sqlite:///{tmp_path}/kosmograph.db"))
+    assert len(sources) == 100
+    assert len(resolved) < 3 * len(names)
+    assert roots_of(request, sources) == [str(tmp_path)]

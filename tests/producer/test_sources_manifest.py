@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.sources import Filters, StorageOptions, open_sources
+from producer.sources import Filters, Skip, StorageOptions, open_sources
 from producer.sources.manifest import ManifestSource
 from schemas.errors import KosmographError, SourceError, UsageError
 from schemas.uris import file_uri
@@ -153,6 +153,7 @@ def test_a_parquet_restart_does_not_decode_what_is_done(tmp_path: Path, monkeypa
         ("list.csv", b"id,url\n1,a.jpg\n", r"no column 'uri'; rename one of its columns: id, url$"),
         ("list.csv", b"", r"no column 'uri'; rename one of its columns: none$"),
         ("list.csv", b"\x1b[31m\n", r"columns: \\x1b\[31m$"),
+        ("list.csv", b"7,https://host/a?sig=secret\n", r"columns: 7, https://host/a\?sig=\*\*\*$"),
         ("list.csv", b'uri\n"a.jpg"x\n', r"line 2: broken CSV .*; repair the line"),
         ("list.csv", b'uri\n"a.jpg\nb.jpg\n', r"line 3: broken CSV"),
         ("list.jsonl", b'{"url": "a.jpg", "id": 1}\n', r"no column 'uri'; rename one of its columns: url, id$"),
@@ -208,7 +209,11 @@ def test_a_manifest_that_is_not_on_disk_is_refused(spec: str, open_source: Any) 
         open_source(spec)
 
 
-@pytest.mark.parametrize("spec", ["", "http://host/a.jpg", "https://u:secret@host/a", "ftp://host/a", "file://host/a"])
+SOURCES = ["", "http://host/a.jpg", "https://u:secret@host/a", "ftp://host/a", "file://host/a"]
+SOURCES += ["@https://u:secret@host/a.csv", "@https://host/a.csv?X-Amz-Signature=secret", " https://u:secret@host/a"]
+
+
+@pytest.mark.parametrize("spec", SOURCES)
 def test_a_source_of_no_known_kind_is_refused(spec: str, open_source: Any) -> None:
     with pytest.raises(UsageError, match=r"; (name|download|write)|a source is") as caught:
         open_source(spec)
@@ -229,17 +234,20 @@ def test_standard_input_is_kept_and_read_again(
     tmp_path: Path, open_source: Any, uris: Any, restarts_anywhere: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    content = b"a b.jpg\n\ns3://bucket/x%.jpg\ncaf\xe9.jpg\ns3://bucket/\xff\n"
+    content = b"a b.jpg\n\ns3://bucket/x%.jpg\ncaf\xe9.jpg\nhttps://u:secret@host/\xff\n"
     monkeypatch.setattr(sys, "stdin", Standard(content))
     source = open_source("-")
     wanted = [file_uri(tmp_path / "a b.jpg"), "s3://bucket/x%.jpg", file_uri(os.fsencode(tmp_path) + b"/caf\xe9.jpg")]
     assert uris(source) == wanted
+    assert [found.skip for found in source.list()] == [None, None, None, Skip.UNUSABLE]
     restarts_anywhere(source)
 
     monkeypatch.setattr(sys, "stdin", Standard(content))
     assert open_source("-").spec == source.spec
     assert len(source.spec) == len("stdin:") + 16
-    assert [path.name for path in (tmp_path / "spool").iterdir()] == [f"stdin-{source.spec[6:]}.txt"]
+    (kept,) = (tmp_path / "spool").iterdir()
+    assert kept.name == f"stdin-{source.spec[6:]}.txt"
+    assert b"secret" not in kept.read_bytes()
 
     monkeypatch.chdir("/")  # the same relative names are other files here, but the source is what it was
     assert uris(open_source(source.spec)) == wanted

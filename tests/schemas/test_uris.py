@@ -8,7 +8,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.uris import absolute_uri, file_uri, path_of, printable, s3_version, scheme_of, split_s3, storable
+from schemas.uris import (
+    absolute_uri,
+    file_uri,
+    has_secrets,
+    path_of,
+    printable,
+    s3_version,
+    scheme_of,
+    split_s3,
+    storable,
+)
 
 NAMES = st.binary(min_size=1, max_size=255).filter(lambda name: b"/" not in name and b"\0" not in name)
 KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
@@ -75,6 +85,49 @@ def test_a_relative_path_has_no_uri() -> None:
 def test_what_a_person_writes_has_one_uri(text: str, uri: str) -> None:
     assert absolute_uri(text, "/photos") == uri
     assert absolute_uri(uri, "/elsewhere") == uri
+
+
+NAMES_OF_SECRETS = """
+    X-Amz-Signature X-Amz-Credential X-Amz-Security-Token X-Goog-Signature GoogleAccessId AWSAccessKeyId Signature sig
+    x-oss-signature OSSAccessKeyId q-signature sign wsSecret auth_key hdnea hdnts __token__
+    token access_token accessToken refresh_token id_token jwt auth x-api-key apikey client_secret secret password pwd
+"""
+
+
+@pytest.mark.parametrize("name", NAMES_OF_SECRETS.split())
+def test_a_signature_in_a_url_is_masked(name: str) -> None:
+    for mark in ("?", "?size=1&", "?size=1;", "#"):
+        url = f"https://host/a.jpg{mark}{name}=planted%2F77&b=2"
+        assert absolute_uri(url, "/photos") == f"https://host/a.jpg{mark}{name}=***&b=2"
+        assert has_secrets(url)
+        assert has_secrets(absolute_uri(url, "/photos"))
+
+
+@pytest.mark.parametrize("before", [" ", '"', "see ", "\ufeff", "@", "https://other/"])
+@pytest.mark.parametrize("mark", ["://", ":/", ":///"])
+@pytest.mark.parametrize("rest", ["u:planted@host/a", "host/a?X-Amz-Signature=planted", "u:planted@host/a?sig=planted"])
+def test_a_url_is_masked_whatever_stands_before_it(before: str, mark: str, rest: str) -> None:
+    text = f"{before}https{mark}{rest}"
+    assert has_secrets(text)
+    assert "planted" not in absolute_uri(text, "/photos")
+
+
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        ("a.jpg?token=abc", "file:///photos/a.jpg%3Ftoken%3Dabc"),
+        ("me@2x.jpg", "file:///photos/me%402x.jpg"),
+        ("file:///a@b.jpg?sig=1", "file:///a%40b.jpg%3Fsig%3D1"),
+        ("s3://bucket/http://u@host/a?sig=1", "s3://bucket/http://u@host/a?sig=1"),
+        (
+            "https://host/@me/a@2x.jpg?design=1&author=me&tokens=3",
+            "https://host/@me/a@2x.jpg?design=1&author=me&tokens=3",
+        ),
+    ],
+)
+def test_what_only_looks_like_a_secret_stays(text: str, uri: str) -> None:
+    assert absolute_uri(text, "/photos") == uri
+    assert not has_secrets(text)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800.jpg"])

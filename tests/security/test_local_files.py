@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import Code, ImageFailure, SourceError
+from schemas.roots import Roots
 from schemas.uris import file_uri
 from worker.fetch import read_file
 from worker.images import Limits
@@ -111,12 +112,14 @@ def test_first_file_outside_is_told_at_once_with_the_remedy(
 def test_reopened_job_keeps_the_folders_that_its_waiting_chunks_need(
     kosmograph: Any, photos: Path, tmp_path: Path, picture: Callable[..., bytes]
 ) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
     (photos / "a.jpg").write_bytes(picture(1))
-    (tmp_path / "b.jpg").write_bytes(picture(2))
+    (other / "b.jpg").write_bytes(picture(2))
     named = ("--job", "both", "--model", "null")
-    for source in (photos, tmp_path / "b.jpg"):
+    for source in (photos, other / "b.jpg"):
         assert kosmograph("submit", str(source), *named).code == 0
-    assert json.loads(kosmograph.value("SELECT roots FROM jobs")) == sorted([str(photos), str(tmp_path / "b.jpg")])
+    assert json.loads(kosmograph.value("SELECT roots FROM jobs")) == sorted([str(photos), str(other)])
 
 
 def test_standard_input_reads_below_the_working_directory(
@@ -175,7 +178,7 @@ def test_file_that_is_swapped_for_a_link_while_it_is_read_tells_nothing(limits: 
     try:
         for _ in range(3000):
             try:
-                seen.add(read_file(str(inside / "a.jpg"), limits, [str(inside)]).data)
+                seen.add(read_file(str(inside / "a.jpg"), limits, Roots([str(inside)])).data)
             except ImageFailure as failure:
                 seen.add(failure.code)
     finally:
@@ -186,10 +189,26 @@ def test_file_that_is_swapped_for_a_link_while_it_is_read_tells_nothing(limits: 
     assert not any(isinstance(one, bytes) and one != b"own picture" for one in seen)
 
 
+def test_root_that_is_a_link_leads_elsewhere_when_the_link_does(limits: Limits, tmp_path: Path) -> None:
+    """As where each release of a dataset is a folder, and `current` one of them."""
+    for release in ("r1", "r2"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "a.jpg").write_text(release)
+    current, new = tmp_path / "current", tmp_path / "new"
+    roots, seen = Roots([str(current)]), []
+    for release in ("r1", "r2"):
+        new.symlink_to(release)
+        new.replace(current)
+        seen.append(read_file(str(current / "a.jpg"), limits, roots).data)
+    assert seen == [b"r1", b"r2"]
+    with pytest.raises(ImageFailure, match="outside"):
+        read_file(str(tmp_path / "r1" / "a.jpg"), limits, roots)
+
+
 def test_job_without_local_sources_reads_no_file(limits: Limits, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(ImageFailure) as failure:
-        read_file(str(tmp_path / "a.jpg"), limits, [])
+        read_file(str(tmp_path / "a.jpg"), limits, Roots([]))
     assert failure.value.code == Code.ACCESS_DENIED
 
 
@@ -197,8 +216,10 @@ def test_sources_say_their_roots(tmp_path: Path, photos: Path, picture: Callable
     from producer.sources import Filters, StorageOptions, open_sources
 
     (photos / "a.jpg").write_bytes(picture(1))
-    (photos / "link.jpg").symlink_to("a.jpg")
     (photos / "list.txt").write_text("a.jpg")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link.jpg").symlink_to(photos / "a.jpg")
 
     def roots(spec: object) -> list[str]:
         (source,) = open_sources([str(spec)], Filters(), StorageOptions(allow_http=True), tmp_path)
@@ -206,7 +227,7 @@ def test_sources_say_their_roots(tmp_path: Path, photos: Path, picture: Callable
 
     assert roots(photos) == roots(f"{photos}/") == roots(f"{photos}/*.jpg") == roots(f"@{photos}/list.txt")
     assert roots(photos) == [str(photos)]
-    assert roots(photos / "link.jpg") == [str(photos / "a.jpg")]
+    assert roots(photos / "a.jpg") == roots(elsewhere / "link.jpg") == [str(photos)]
     assert roots("https://example.com/a.jpg") == []
     with pytest.raises(SourceError):
         roots(tmp_path / "none")

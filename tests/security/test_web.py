@@ -189,11 +189,13 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
 
 
 def dripping(handler: BaseHTTPRequestHandler) -> None:
+    """Too slow for its time, and too long."""
     handler.send_response(200)
     handler.end_headers()
-    for _ in range(200):
+    for _ in range(1001):
         handler.wfile.write(b"x")
-        time.sleep(0.05)
+        time.sleep(0.003)
+    handler.close_connection = True
 
 
 def silent(handler: BaseHTTPRequestHandler) -> None:
@@ -225,6 +227,18 @@ def test_body_is_bounded_in_size_and_time(
     narrow = replace(limits, max_bytes=1000, fetch_timeout_s=1.0)
     failure = failure_of(reading(narrow, site, Names(pictures_test=[[PUBLIC]])), f"http://pictures.test:{site.port}/")
     assert (type(failure), failure.code) == (kind, code)
+
+
+def test_length_that_is_no_number_of_bytes_is_not_counted_with(reader: WebReader, site: Site) -> None:
+    def boasting(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "9" * 5000)
+        handler.end_headers()
+        handler.wfile.write(b"picture")
+        handler.close_connection = True
+
+    site.answers["/"] = boasting
+    assert reader.read(f"http://pictures.test:{site.port}/").data == b"picture"
 
 
 def test_second_address_is_asked_when_the_first_takes_no_connection(limits: Limits, site: Site) -> None:

@@ -314,6 +314,9 @@ class Server:
             connection.sendall(answer)
             while answer.endswith(b"and so on"):
                 connection.sendall(b"and so on" * 1000)
+            for _ in range(300 if answer.endswith(b"drop") else 0):
+                connection.sendall(b"x")
+                self._done.wait(0.01)
 
 
 def reply(status: str, body: bytes = b"", *headers: str) -> bytes:
@@ -374,6 +377,14 @@ def test_bad_answer_gets_its_code_and_shows_no_secret(
 def test_silent_server_is_a_transient_timeout(quick: Limits) -> None:
     with serving(None) as server:
         failure = failure_of(Fetcher(replace(quick, fetch_timeout_s=0.9), StorageOptions(server.endpoint)), "s3://b/k")
+        assert (type(failure), failure.code) == (TransientFailure, Code.TIMEOUT)
+
+
+def test_server_that_drips_is_left_at_the_deadline(quick: Limits) -> None:
+    """And not at the end of a block: that would have been too large by then."""
+    narrow = replace(quick, fetch_timeout_s=0.9, max_bytes=200)
+    with serving(reply("200 OK", b"drop")) as server:
+        failure = failure_of(Fetcher(narrow, StorageOptions(server.endpoint)), "s3://b/k")
         assert (type(failure), failure.code) == (TransientFailure, Code.TIMEOUT)
 
 

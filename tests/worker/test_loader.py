@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -156,6 +157,22 @@ def test_killed_process_costs_nothing_but_a_retry(
     assert loader.figures().replaced >= 1
 
 
+def test_process_that_ended_while_idle_is_no_fault_of_the_next_image(
+    new_loader: NewLoader, files: Callable[..., Any], file_uri: FileUri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which then meets a process that dies over it, and has another chance."""
+    loader, [path] = new_loader(), files(1)
+    assert loader.load(file_uri(path)).result(60)
+    [child] = children()
+    died = tmp_path / "died"
+    once = f"import os, sys\nif os.path.exists({str(died)!r}):\n    {loader_link.BOOT}; sys.exit()\n"
+    monkeypatch.setattr(loader_link, "BOOT", f"{once}open({str(died)!r}, 'w').close()\n{HOSTILE}")
+    child.kill()
+    wait_for(lambda: child.status() == psutil.STATUS_ZOMBIE)
+    assert loader.load(file_uri(path)).result(60).width == 60
+    assert (loader.figures().replaced, died.exists()) == (2, True)
+
+
 def test_image_that_kills_twice_fails_alone(
     new_loader: NewLoader, files: Callable[..., Any], file_uri: FileUri, slow: str
 ) -> None:
@@ -164,7 +181,7 @@ def test_image_that_kills_twice_fails_alone(
     culprit = loader.load(slow)
     neighbours = [loader.load(file_uri(path)) for path in files(40)]
     first = busy(loader)
-    first.send_signal(signal.SIGSEGV)
+    first.send_signal(signal.SIGRTMIN + 6)  # which has no name
     wait_for(lambda: [child for child in children() if child.pid != first.pid])
     busy(loader).kill()
     failure = failure_of(culprit)
@@ -196,7 +213,8 @@ def test_fetching_that_hangs_is_ended_and_tried_later(
     assert loader.load(file_uri(path)).result(60)
     [child] = children()
     child.send_signal(signal.SIGSTOP)
-    failure = failure_of(loader.load(file_uri(path)))
+    more_than_a_socket_takes = [str(path.parent)] * 50_000
+    failure = failure_of(loader.load(file_uri(path), roots=more_than_a_socket_takes))
     assert (type(failure), failure.code) == (TransientFailure, Code.TIMEOUT)
     assert loader.load(file_uri(path)).result(60)
     assert loader.figures().replaced == 1
@@ -254,16 +272,20 @@ def test_queued_load_can_be_cancelled(new_loader: NewLoader, slow: str, file_uri
 def test_loader_that_breaks_lets_nobody_wait(
     new_loader: NewLoader, files: Callable[..., Any], file_uri: FileUri, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug of ours is the worker's fault: every image that the broken part has fails with SetupError."""
+    """A bug of ours is the worker's fault: every image that the broken part has, or gets, fails with SetupError."""
 
     def broken(*_: object) -> None:
         raise NameError("no such name")
 
     monkeypatch.setattr("worker.loader.settle", broken)
-    futures = [new_loader(1).load(file_uri(path)) for path in files(1)]
-    with pytest.raises(SetupError, match="NameError: no such name"):
-        futures[0].result(30)
+    loader = new_loader()
+    uris = [file_uri(path) for path in files(10)]
+    for future in [*[loader.load(uri) for uri in uris], loader.load(uris[0])]:
+        with pytest.raises(SetupError, match="NameError: no such name"):
+            future.result(30)
     wait_for(lambda: children() == [])
+    with pytest.raises(SetupError, match="NameError: no such name"):
+        loader.load(uris[0]).result(30)
 
 
 def test_closing_cancels_what_has_not_ended_and_leaves_no_process(new_loader: NewLoader, slow: str) -> None:
@@ -297,15 +319,49 @@ def test_process_that_cannot_start_is_no_fault_of_an_image(
         new_loader().load("file:///none").result(60)
 
 
+def test_failed_start_leaves_no_descriptor_open(new_loader: NewLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(socket, "socketpair", fail)
+    with pytest.raises(SetupError, match="no loader process comes up"):
+        new_loader().load("file:///none").result(60)
+    assert psutil.Process().num_fds() == before
+
+
+def test_roots_are_those_of_each_image_and_told_when_they_change(
+    new_loader: NewLoader, files: Callable[..., Any], file_uri: FileUri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[bytes] = []
+
+    def packet(message: bytes) -> bytes:
+        messages.append(message)
+        return usual(message)
+
+    usual = loader_link.packet
+    monkeypatch.setattr(loader_link, "packet", packet)
+    loader, [path] = new_loader(), files(1)
+    here, there = [str(tmp_path)], [str(tmp_path / "there")]
+    asked = [here, list(here), there, [], None, None, here, here]
+    futures = [loader.load(file_uri(path), roots=roots) for roots in asked]
+    assert [future.exception(60) is None for future in futures] == [roots in (here, None) for roots in asked]
+    assert {failure_of(future).code for future in futures[2:4]} == {Code.ACCESS_DENIED}
+    assert [json.loads(message)[2:] for message in messages[1:]] == [[here], [], [there], [[]], [None], [], [here], []]
+
+
 HOSTILE = """
 import json, os, socket, sys, time
 sys.path.insert(0, sys.argv[2])
 from worker.frames import DONE, FACTS, FRAME_BYTES, NOTE, REPLY_AT, frame_at
 from worker.loader_process import HELLO
 channel, ring = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[3])
-def reply(text):
-    os.pwrite(ring, bytes(FACTS.size) + text.ljust(2000), frame_at(0) + REPLY_AT)
+def reply(text=b"", facts=bytes(FACTS.size), number=1):
+    os.pwrite(ring, NOTE.pack(number, 0.0, b""), frame_at(0))
+    os.pwrite(ring, facts + text.ljust(2000), frame_at(0) + REPLY_AT)
     os.pwrite(ring, DONE.pack(1), 0)
+def image(width, height, size, kind=b"JPEG"):
+    return FACTS.pack(width, height, size, kind, bytes(32), b"")
 channel.recv(100_000)
 channel.sendall(HELLO)
 channel.recv(100_000)
@@ -313,7 +369,12 @@ channel.recv(100_000)
 
 TOOK_OVER = {
     "says that more is done than was asked": "os.pwrite(ring, DONE.pack(2**64 - 1), 0)",
-    "says nothing": "reply(b'')",
+    "says nothing": "reply()",
+    "claims a width beyond all": "reply(facts=image(2**32 - 1, 1, 9))",
+    "claims no height": "reply(facts=image(60, 0, 9))",
+    "claims bytes beyond all": "reply(facts=image(60, 50, 2**64 - 1))",
+    "names a format that no database holds": "reply(facts=image(60, 50, 9, b'J\\0G'))",
+    "hands over the frame of another image": "reply(facts=image(60, 50, 9), number=2)",
     "says what is no failure": "reply(json.dumps({'code': [], 'message': {}, 'permanent': 1, 'version': 2}).encode())",
     "nests without end": "reply(b'[' * 2000)",
     "cuts its frames off": "reply(b''); os.ftruncate(ring, 64)",
@@ -333,7 +394,7 @@ def test_decoder_that_was_taken_over_costs_its_image_and_no_more(
     failure = failure_of(loader.load(file_uri(path)))
     assert failure.code == (Code.TIMEOUT if "fetched" in doing else Code.DECODER_CRASHED)
     monkeypatch.setattr(loader_link, "BOOT", usual)
-    for child in children():
+    for child in wait_for(children):  # also one that has just been started to replace another
         child.kill()
     assert loader.load(file_uri(path)).result(60).width == 60
 
