@@ -2,7 +2,7 @@
 # Watches EC2 for the notice that this machine is taken away, and then asks Kosmograph to stop (SIGTERM).
 #
 #   deploy/spot-notice.sh kosmograph worker --model ID ...   runs the command, passes signals on, ends with its exit code
-#   deploy/spot-notice.sh --pid PID [--pid PID ...]          watches for processes that run already
+#   deploy/spot-notice.sh --pid PID...                       watches for processes that run already
 #
 # SPOT_METADATA_URL  http://169.254.169.254   the metadata service (IMDSv2)
 # SPOT_INTERVAL_S    5                        seconds between two looks
@@ -60,13 +60,14 @@ watch() {
 
 [ $# -gt 0 ] || usage
 if [ "$1" = --pid ]; then
-    pids=
-    while [ $# -gt 0 ]; do
-        [ "$1" = --pid ] && [ $# -gt 1 ] || usage
-        case $2 in '' | *[!0-9]*) usage ;; esac
-        pids="$pids $2"
-        shift 2
+    shift
+    [ $# -gt 0 ] || usage
+    for pid in "$@"; do
+        case $pid in '' | 0* | *[!0-9]*) usage ;; esac # 0 is our own group
+        kill -0 "$pid" 2>/dev/null || echo "spot-notice: there is no process $pid, or it is not ours to signal" >&2
     done
+    pids=$*
+    tell 0 || exit 1 # else nobody would be told, and nobody know of it
     watch
     exit 0
 fi

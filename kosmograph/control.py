@@ -51,7 +51,8 @@ def _what_it_waits_for(row: dict[str, Any]) -> str:
     """Who is missing where nothing is in work. For a moment that is so at the start and the end of every job."""
     if row["queued"]:
         return f"no worker has any of its {row['queued']} queued chunks; kosmograph worker, with the job's model, does"
-    return "its chunks are put off for a moment, or nobody feeds it: kosmograph dispatch does, or annotate once more"
+    said = "nothing of it is queued: its chunks are put off for a moment, or nobody is there"
+    return f"{said}; kosmograph dispatch feeds it, or the annotate command that began it"
 
 
 def pause(name: str, db: str | None) -> int:

@@ -11,12 +11,14 @@ from kosmograph.output import say, say_json
 from kosmograph.pictures import DrawnBox, note_of, picture_of, save_picture
 from schemas.errors import UsageError
 from schemas.settings import load_settings
-from schemas.uris import absolute_uri, printable
+from schemas.uris import absolute_uri, masked, printable
 
 BOX = ("entity", "phrase", "x1", "y1", "x2", "y2", "score", "phrase_score", "valid")
 
 
-def show_image(image: str, *, job: str | None, save: Path | None, as_json: bool, db: str | None) -> int:
+def show_image(
+    image: str, *, job: str | None, save: Path | None, allow_http: bool | None, as_json: bool, db: str | None
+) -> int:
     """Print what was found in an image, and draw it if wanted; the exit code."""
     database = open_database(db)
     uri = image if "://" in image else absolute_uri(image, os.getcwd())
@@ -29,7 +31,7 @@ def show_image(image: str, *, job: str | None, save: Path | None, as_json: bool,
     if save:
         newest = found[0]
         boxes = [DrawnBox(*(box[name] for name in BOX)) for box in newest["boxes"]]
-        picture = picture_of(newest["uri"], load_settings(db=db))
+        picture = picture_of(newest["uri"], load_settings(db=db, allow_http=allow_http))
         save_picture(picture, newest["caption"], boxes, save, note_of(newest["model"]))
         if not as_json:
             say(f"saved {save}")
@@ -44,7 +46,7 @@ def _found(database: Reader, image: str, uri: str, job: str | None) -> list[dict
         if failed:
             name, code, message = failed.rows[0]
             raise UsageError(f"{printable(uri)} has failed in the job {name}: {code}: {message}")
-        raise UsageError(f"no image {printable(image)} in {database}" + (f" in the job {job}" if job else ""))
+        raise UsageError(f"no image {printable(masked(image))} in {database}" + (f" in the job {job}" if job else ""))
     found: dict[int, dict[str, Any]] = {}
     for row in captions.rows:
         one = dict(zip(captions.columns, row, strict=True))

@@ -9,12 +9,13 @@ from threading import Event, Thread
 from typing import Any
 
 import structlog
-from celery import Celery
+from celery import Celery, Task
 from celery.app.trace import setup_worker_optimizations
 from celery.bootsteps import StartStopStep
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from redis.exceptions import ResponseError
 
 from schemas.broker import CELERY_SETTINGS
 from schemas.errors import SetupError
@@ -76,10 +77,17 @@ def make_app(broker: str, task: ChunkTask, *steps: type[StartStopStep]) -> Celer
     """Celery with the one task, and with these steps of ours in its consumer."""
     app = Celery("kosmograph", broker=broker, set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
-    app.task(name=TASK_NAME, ignore_result=True, shared=False)(_as_function(task))
+    app.task(name=TASK_NAME, base=AnyArguments, ignore_result=True, shared=False)(_as_function(task))
     app.refuse = task.refuse
     app.steps["consumer"].update([WireGuard, *steps])
     return app
+
+
+class AnyArguments(Task):  # type: ignore[misc]
+    """For whatever arguments a message brings, one named `self` too: they are the function's business."""
+
+    def __call__(self, /, *arguments: Any, **message: Any) -> Any:
+        return self.run(*arguments, **message)
 
 
 class Worker(WorkController):  # type: ignore[misc]
@@ -97,6 +105,16 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         self.app.refuse(str(why))
         if message is not None:
             message.reject_log_error(log, self.connection_errors)
+
+    def is_of_the_broker(self, error: Exception) -> bool:
+        """Whether the connection fails, or Redis says no. A KeyError, though kombu counts it so, is the message's."""
+        return isinstance(error, (ResponseError, *self.connection_errors)) and not isinstance(error, KeyError)
+
+    def update_strategies(self) -> None:
+        """For our task alone: those that Celery brings with it are nobody's business here."""
+        super().update_strategies()
+        for name in self.strategies.keys() - {TASK_NAME}:
+            del self.strategies[name]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         self.refuse(exc, message)
@@ -116,9 +134,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         def receive_or_refuse(message: Any) -> None:
             try:
                 receive(message)
-            except self.connection_errors:
-                raise
             except Exception as error:
+                if self.is_of_the_broker(error):
+                    raise
                 self.refuse(f"{type(error).__name__}: {error}", message)
 
         return receive_or_refuse
@@ -140,9 +158,11 @@ class WireGuard(StartStopStep):  # type: ignore[misc]
 def _read_or_drop(consumer: Consumer, read: Callable[..., Any], **options: Any) -> Any:
     try:
         return read(**options)
-    except (Empty, *consumer.connection_errors, *consumer.channel_errors):
+    except Empty:
         raise
     except Exception as error:
+        if consumer.is_of_the_broker(error):
+            raise
         # taken out of the list already, and in no other: there is nothing to acknowledge
         consumer.refuse(f"{type(error).__name__} while it was read")
         return True

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kosmograph.cli.options import Db, JobName, Json
+from kosmograph.cli.options import MOST_PRIORITY, Db, JobName, Json
 
 
 def status(
@@ -54,7 +54,12 @@ def cancel(job: JobName, db: Db = None) -> None:
 
 def priority(
     job: JobName,
-    priority: Annotated[int, typer.Argument(metavar="P", help="Higher goes first; -- before a negative one.")],
+    priority: Annotated[
+        int,
+        typer.Argument(
+            metavar="P", min=-MOST_PRIORITY, max=MOST_PRIORITY, help="Higher goes first; -- before a negative one."
+        ),
+    ],
     db: Db = None,
 ) -> None:
     """Change whose images go first: within seconds, whatever is queued already.

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from kosmograph.cli.options import Db, Json
+from kosmograph.cli.options import AllowHttp, Db, Json
 
 
 def show(
     image: Annotated[str, typer.Argument(metavar="URI|IMAGE_ID", help="As in the view `captions`; a path will do.")],
     job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="As this job has it.")] = None,
     save: Annotated[Path | None, typer.Option("--save", metavar="FILE.png", help="Draw boxes and phrases.")] = None,
+    allow_http: AllowHttp = None,
     as_json: Json = False,
     db: Db = None,
 ) -> None:
@@ -21,7 +22,7 @@ def show(
     """
     from kosmograph.show import show_image
 
-    raise typer.Exit(show_image(image, job=job, save=save, as_json=as_json, db=db))
+    raise typer.Exit(show_image(image, job=job, save=save, allow_http=allow_http, as_json=as_json, db=db))
 
 
 def sql(

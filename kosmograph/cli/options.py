@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+MOST_PRIORITY = 1_000_000
+"""Either way from 0: the ledger's column has 32 bits."""
+
 Db = Annotated[
     str | None, typer.Option("--db", metavar="URL", help="Database (KOSMOGRAPH_DB, sqlite:///kosmograph.db).")
 ]

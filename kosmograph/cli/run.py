@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kosmograph.cli.options import (
+    MOST_PRIORITY,
     AllowHttp,
     Broker,
     Constrained,
@@ -33,13 +34,15 @@ Sources = Annotated[
     ),
 ]
 JobOption = Annotated[str | None, typer.Option("--job", metavar="NAME", help="Name of the job, else from the sources.")]
-Priority = Annotated[int, typer.Option("--priority", metavar="P", help="Higher goes first.")]
+Priority = Annotated[
+    int, typer.Option("--priority", metavar="P", min=-MOST_PRIORITY, max=MOST_PRIORITY, help="Higher goes first.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="The first N images only.")]
 Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", help="Only these names; repeatable.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Not these names; repeatable.")]
 AllFiles = Annotated[bool, typer.Option("--all-files", help="Also hidden names and known non-image extensions.")]
 Root = Annotated[
-    list[str] | None,
+    list[Path] | None,
     typer.Option("--root", metavar="FOLDER", help="A manifest may also name files in this folder; repeatable."),
 ]
 Recheck = Annotated[bool, typer.Option("--recheck", help="Read again what comes without a version (manifests).")]
@@ -104,7 +107,7 @@ def annotate(
         priority=priority,
         strict=strict,
         limit=limit,
-        roots=tuple(root or ()),
+        roots=tuple(map(str, root or ())),
         recheck=recheck,
     )
     raise typer.Exit(print_summary(run(request, settings, Display()), settings))
@@ -159,14 +162,14 @@ def submit(
         priority=priority,
         strict=strict,
         limit=limit,
-        roots=tuple(root or ()),
+        roots=tuple(map(str, root or ())),
         recheck=recheck,
     )
     raise typer.Exit(run(request, settings))
 
 
 def try_(
-    image: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, or s3:// objects.")],
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, s3:// objects, or URLs.")],
     task: Tasks = None,
     phrase: Phrases = None,
     question: Questions = None,
@@ -180,6 +183,7 @@ def try_(
     dtype: DtypeHere = None,
     device: Device = None,
     save: Annotated[Path | None, typer.Option("--save", metavar="FILE.png", help="Draw boxes and phrases.")] = None,
+    allow_http: AllowHttp = None,
     raw: Annotated[bool, typer.Option("--raw", help="The model's own text, with its tags.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -190,7 +194,7 @@ def try_(
     from kosmograph.try_ import try_images
     from schemas.settings import load_settings
 
-    settings = load_settings(device=device, model=model)
+    settings = load_settings(device=device, model=model, allow_http=allow_http)
     request = _request(
         image,
         settings.model,

@@ -34,8 +34,11 @@ def worker(
     Example: kosmograph worker --model demo --device cpu --broker redis://redis:6379/0
     """
     from kosmograph.services import run_one_worker, run_workers
+    from schemas.errors import UsageError
     from schemas.settings import load_settings
 
+    if gpus is not None and device is not None:
+        raise UsageError("--gpus and --device exclude each other: --device is for one worker")
     settings = load_settings(model=model, db=db, broker=broker, device=device, allow_http=allow_http)
     if gpus is not None:
         raise typer.Exit(run_workers(settings, revision=revision, dtype=dtype, gpus=gpus))

@@ -194,15 +194,27 @@ def test_signals_are_passed_on(watch: Any, number: int) -> None:
 
 def test_processes_that_run_already_are_told_by_their_ids(metadata: Metadata, watch: Any) -> None:
     metadata.notices[INTERRUPTION] = b"{}"
-    with subprocess.Popen(["sh", "-c", STANDING], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "up\n"
-        run = watch("--pid", str(process.pid))
+    standing = ["sh", "-c", STANDING]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(standing, stdout=pipe) as one, subprocess.Popen(standing, stdout=pipe) as two:
+        for process in (one, two):
+            assert process.stdout
+            assert process.stdout.readline() == b"up\n"
+        run = watch("--pid", str(one.pid), str(two.pid))
         _, err = run.communicate(timeout=30)
-        assert (run.returncode, process.wait(30)) == (0, 5), err
+        assert (run.returncode, one.wait(30), two.wait(30)) == (0, 5, 5), err
 
 
-@pytest.mark.parametrize("arguments", [(), ("--pid",), ("--pid", "all"), ("--pid", "1", "2")])
+def test_process_that_is_not_there_is_told_and_a_hook_that_guards_nobody_fails(metadata: Metadata, watch: Any) -> None:
+    with subprocess.Popen(["sh", "-c", "exit"]) as gone:
+        gone.wait(30)
+    run = watch("--pid", str(gone.pid))
+    _, err = run.communicate(timeout=30)
+    assert (run.returncode, err) == (1, f"spot-notice: there is no process {gone.pid}, or it is not ours to signal\n")
+    assert metadata.looks == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--pid",), ("--pid", "all"), ("--pid", "0"), ("--pid", "-2")])
 def test_wrong_use_is_told(watch: Any, arguments: tuple[str, ...]) -> None:
     run = watch(*arguments)
     _, err = run.communicate(timeout=30)

@@ -36,7 +36,7 @@ LISTING = {
 OPTIONS = {
     "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
     "submit": RECIPES | MODEL | LISTING | {"--db"},
-    "try": RECIPES | MODEL | {"--device", "--save", "--raw", "--json"},
+    "try": RECIPES | MODEL | {"--device", "--save", "--allow-http", "--raw", "--json"},
     "dispatch": {"--db", "--broker"},
     "worker": MODEL | {"--db", "--broker", "--device", "--gpus", "--allow-http"},
     "status": {"--watch", "--json", "--db"},
@@ -46,7 +46,7 @@ OPTIONS = {
     "priority": {"--db"},
     "retry": {"--code", "--db"},
     "failures": {"--json", "--db"},
-    "show": {"--job", "--save", "--json", "--db"},
+    "show": {"--job", "--save", "--allow-http", "--json", "--db"},
     "sql": {"--format", "--timeout", "--limit", "--db"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
 }
@@ -85,7 +85,11 @@ WRONG_USAGE = [
     ("annotate", "here", "--limit", "many"),
     ("annotate", "here", "--workers", "-1"),
     ("annotate", "here", "--max-new-tokens", "0"),
+    ("annotate", ".", "--model", "null", "--root", "no-such-folder"),
+    ("annotate", "here", "--model", "null", "--priority", str(2**63)),
+    ("submit", ".", "--model", "null", "--root", "s3://bucket/photos"),
     ("submit", "here", "--min-new-tokens", "70"),
+    ("priority", "job", "3000000000"),
     ("try", "here.jpg", "--no-repeat-ngram-size", "-1"),
     ("sql", "SELECT 1", "--format", "xml"),
     ("status", "--db", "oracle://host/name"),
@@ -93,6 +97,7 @@ WRONG_USAGE = [
     ("worker", "--model", "null"),
     ("worker", "--model", "null", "--broker", "amqp://host"),
     ("worker", "--model", "null", "--broker", "redis://host", "--gpus", "x"),
+    ("worker", "--model", "null", "--broker", "redis://host", "--gpus", "0", "--device", "cpu"),
 ]
 
 
@@ -214,6 +219,23 @@ def test_password_of_the_broker_is_never_printed(tmp_path: Path, broker: str, wa
 def test_control_characters_in_an_error_are_shown_as_text(cli: Any) -> None:
     done = cli("annotate", "\x1b[2Jphotos", "--model", "null")
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_remedy_for_an_image_on_the_web_is_an_option_of_the_command_that_names_it(
+    cli: Any, database: Database, database_url: str, new_job: Callable[..., jobs.Job]
+) -> None:
+    """With it the address is looked at, which is a private one: nobody is asked."""
+    new_job(database)
+    url = "http://127.0.0.1/a.jpg"
+    with database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE images SET uri = '{url}'")
+    show, try_ = ("show", url, "--save", "a.png", "--db", database_url), ("try", url, "--model", "null")
+    for command, code in ((show, 1), (try_, 3)):
+        off, on = cli(*command), cli(*command, "--allow-http")
+        assert (off.returncode, on.returncode) == (code, code)
+        assert "reading from the web is off: --allow-http" in off.stderr
+        assert "the server's address is not a public one" in on.stderr
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import psutil
 import pytest
 from cryptography import x509
 from sqlalchemy import create_engine, make_url, text
 
-from kosmograph.exposure import examine_broker
+from kosmograph.exposure import examine_broker, own_address
 from schemas.errors import SetupError
 from tests.security.conftest import Certificate
 from tests.security.servers import Redis, TlsFront
@@ -108,20 +107,19 @@ def test_wrong_password_and_unknown_certificate_are_one_line(
             assert WORD not in run.out + run.err
 
 
-def own_address() -> str:
-    """An address of this machine that others may reach."""
-    for some in psutil.net_if_addrs().values():
-        for one in some:
-            if one.family == socket.AF_INET and not ipaddress.ip_address(one.address).is_loopback:
-                return str(one.address)
-    pytest.skip("this machine has no address but loopback")
+EVERYWHERE = ("--bind", "0.0.0.0", "--protected-mode", "no")
+
+
+@pytest.fixture
+def address() -> str:
+    """Where other machines reach this one."""
+    return own_address() or pytest.skip("this machine has no way to others")
 
 
 def test_redis_that_takes_anyone_from_anywhere_is_told_loudly(
-    kosmograph: Any, new_redis: Callable[..., Redis], wait_for: Callable[..., Any]
+    kosmograph: Any, new_redis: Callable[..., Redis], address: str
 ) -> None:
-    redis = new_redis("--bind", "0.0.0.0", "--protected-mode", "no")
-    url = f"redis://{own_address()}:{redis.port}/0"
+    url = f"redis://{address}:{new_redis(*EVERYWHERE).port}/0"
     run = kosmograph("doctor", "--broker", url)
     assert any(line.startswith("WARN  redis") and "asks for no password" in line for line in run.out.splitlines())
     for command in (("dispatch",), ("worker", "--model", "null")):
@@ -132,20 +130,25 @@ def test_redis_that_takes_anyone_from_anywhere_is_told_loudly(
         service.communicate(timeout=60)
 
 
-def test_redis_with_a_password_or_on_loopback_is_told_nothing(new_redis: Callable[..., Redis]) -> None:
-    guarded = new_redis("--bind", "0.0.0.0", "--protected-mode", "no", "--requirepass", WORD)
-    local = new_redis()
-    assert examine_broker(f"redis://:{WORD}@{own_address()}:{guarded.port}/0") is None
-    assert examine_broker(f"redis://localhost:{local.port}/0") is None
-    with pytest.raises(SetupError, match="refuses the user or the password"):
-        examine_broker(f"redis://{own_address()}:{guarded.port}/0")
+def test_redis_with_a_password_or_on_loopback_is_told_nothing(new_redis: Callable[..., Redis], address: str) -> None:
+    guarded = new_redis(*EVERYWHERE, "--requirepass", WORD)
+    for host in (address, "localhost"):
+        assert examine_broker(f"redis://:{WORD}@{host}:{guarded.port}/0") is None
+        with pytest.raises(SetupError, match="refuses the user or the password"):
+            examine_broker(f"redis://{host}:{guarded.port}/0")
+    for local in (new_redis(), new_redis("--bind", "127.0.0.1", "--protected-mode", "no")):
+        assert examine_broker(f"redis://localhost:{local.port}/0") is None
 
 
-def test_password_that_an_open_redis_does_not_ask_for_is_no_protection(new_redis: Callable[..., Redis]) -> None:
-    redis = new_redis("--bind", "0.0.0.0", "--protected-mode", "no", *f"--user kosmograph on >{WORD} ~* +@all".split())
-    warning = examine_broker(f"redis://kosmograph:{WORD}@{own_address()}:{redis.port}/0")
-    assert warning is not None
-    assert WORD not in warning
+def test_password_or_loopback_that_an_open_redis_does_not_insist_on_is_no_protection(
+    new_redis: Callable[..., Redis], address: str
+) -> None:
+    redis = new_redis(*EVERYWHERE, *f"--user kosmograph on >{WORD} ~* +@all".split())
+    for who in ("", f"kosmograph:{WORD}@"):
+        for host in (address, "localhost", "127.0.0.1"):
+            warning = examine_broker(f"redis://{who}{host}:{redis.port}/0")
+            assert "asks for no password" in str(warning)
+            assert WORD not in str(warning)
 
 
 # PostgreSQL
