@@ -39,7 +39,7 @@ demo: .venv/demo
 	$(BIN)/kosmograph show examples/images/scan.tiff --save $(DEMO)/scan.png $(DEMO_DB)
 
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 6 --dist worksteal --durations 20
 
 lint: .venv/dev
 	$(BIN)/ruff check
