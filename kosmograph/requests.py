@@ -150,7 +150,7 @@ def roots_of(request: Request, sources: Sequence[Source]) -> list[str]:
     """The folders whose local files the job may read: those of its sources, and those that were named besides."""
     for root in request.roots:
         # an absolute one may be there for the workers alone
-        if "\0" in root or "://" in root or not (os.path.isabs(root) or os.path.isdir(root)):
+        if not root or "\0" in root or "://" in root or not (os.path.isabs(root) or os.path.isdir(root)):
             raise UsageError(f"--root takes a folder, as in --root /data/photos, not {printable(masked(root))!r}")
     return outermost({*(os.path.abspath(root) for root in request.roots), *(r for one in sources for r in one.roots)})
 

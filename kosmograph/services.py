@@ -4,7 +4,7 @@ import structlog
 
 from kosmograph.signals import interruptible
 from kosmograph.workers import WorkerPool, devices_for
-from schemas.errors import UsageError
+from schemas.errors import TRY_AGAIN, DatabaseAway, UsageError
 from schemas.settings import Settings
 
 LOOK_S = 1.0
@@ -25,7 +25,11 @@ def run_dispatcher(settings: Settings) -> int:
     configure_logs(settings)
     warn_of_open_broker(settings.broker)
     database = Database(settings.db)
-    upgrade(database)
+    try:
+        upgrade(database)
+    except DatabaseAway as error:
+        structlog.get_logger().critical("dispatcher ended", why=str(error))
+        return TRY_AGAIN
     queue = Queue(settings.broker, name)
     with interruptible() as stop:
         structlog.get_logger().info("dispatcher ready", database=str(database), broker=name)

@@ -18,7 +18,9 @@ MAKE_WAY_S = 3.0
 """How often chunks are taken back from the queue for the sake of others: each time they are all sent again."""
 MOST_TIMES_HIGH = 4
 """So many times the high watermark is what a queue may hold, messages included that will be refused."""
-SILENCE_S = 15.0
+MOST_PAUSES = 4
+"""So many times the usual pause is the one between rounds while database or broker are away."""
+SILENCE_S = 20.0
 """So long a silence takes from workers the time to renew their leases, and so long they get to do it afterwards."""
 STALE_S = float(CELERY_SETTINGS["broker_transport_options"]["visibility_timeout"])
 """A queued chunk this old was lost from a queue that is never empty, or waits in a Redis that nobody reads any more."""
@@ -39,6 +41,7 @@ class Dispatcher:
     _made_way: dict[str, float] = field(default_factory=dict)
     _asked_at: float = field(default_factory=time.time)
     _blame_from: float = 0.0
+    _held: bool = False
 
     def run(self, stop: Event) -> None:
         """Step until told to stop. A database or a Redis that is away is waited for."""
@@ -59,7 +62,7 @@ class Dispatcher:
                 if not away:
                     log.warning("waiting for database and broker", error=_first_line(error))
                 away = True
-            stop.wait(self.settings.dispatch_interval_s * (4 if away else 1))
+            stop.wait(self.settings.dispatch_interval_s * (MOST_PAUSES if away else 1))
 
     def step(self) -> int:
         """One round; how many chunks were sent."""
@@ -77,10 +80,13 @@ class Dispatcher:
         After an outage of the database, a start or a machine's sleep, those that live get the time to renew theirs.
         """
         now, silence_s = time.time(), min(SILENCE_S, self.settings.lease_s / 2)
-        if now - self._asked_at > silence_s:  # by the clock on the wall, which goes on while a machine sleeps
+        in_time_s = silence_s + MOST_PAUSES * self.settings.dispatch_interval_s
+        late = now - self._asked_at > in_time_s  # by the clock on the wall, which goes on while a machine sleeps
+        # rounds that are always late would else wait for ever
+        if not self._asked_at or (late and not self._held):
             self._blame_from = time.monotonic() + silence_s
-        self._asked_at = now
-        return time.monotonic() >= self._blame_from
+        self._asked_at, self._held = now, time.monotonic() < self._blame_from
+        return not self._held
 
     def _feed(self, queue: str) -> int:
         low, high = self.settings.queue_low, max(self.settings.queue_high, self.settings.queue_low)

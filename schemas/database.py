@@ -20,6 +20,8 @@ PATIENCE_S = 600.0
 """How long whoever has work in hand waits for a database that is away."""
 LAST_PATIENCE_S = 5.0
 """How long once he is to end."""
+LOOK_S = 0.25
+"""How soon he who waits sees that he is to end."""
 BUSY_TIMEOUT_S = 30.0
 ONE_STATE = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 ONE_STATEMENT = {"isolation_level": "AUTOCOMMIT"}
@@ -43,6 +45,17 @@ LINK = {
 own values come first. A server that is stopped on a machine that lives answers for itself: that one is waited for.
 By the options the server does the same with us: a worker that is stopped, or whose machine has lost power, within a
 transaction, holds its job's row no longer than a minute."""
+
+REFUSALS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "pg_hba.conf",
+    "permission denied for database",
+    "is not permitted to log in",
+    "is not currently accepting connections",
+)
+"""What a PostgreSQL says to whom it will refuse the next time too: no code comes with it."""
 
 
 class Database:
@@ -110,7 +123,10 @@ def patiently(work: Callable[[], T], *, limit_s: float = PATIENCE_S, stop: Calla
             passing = isinstance(error, NoConnectionFree) or is_passing(error)
             if not passing or time.monotonic() + pause > deadline:
                 raise
-        time.sleep(pause)
+        left = pause
+        while left > 0 and (leaving or not stop()):
+            time.sleep(min(left, LOOK_S))
+            left -= LOOK_S
         pause = min(2 * pause, 1.0 if leaving else 5.0)
 
 
@@ -121,9 +137,9 @@ def is_passing(error: DBAPIError) -> bool:
         return str(state).startswith(("08", "25P03", "40", "53300", "55P03", "57P01", "57P02", "57P03", "57P05"))
     if not isinstance(error, OperationalError | InterfaceError):
         return False  # the statement or its values: they would be the same
-    if type(error.orig).__module__.startswith("psycopg"):
-        return True  # without a state, no server has spoken: it is away, or its name is
     message = str(error.orig).lower()
+    if type(error.orig).__module__.startswith("psycopg"):  # which tells no state where a connection was not made
+        return not any(refusal in message for refusal in REFUSALS)
     return error.connection_invalidated or "connection" in message or "is locked" in message
 
 

@@ -16,6 +16,10 @@ Whether a failure is transient or permanent is decided where it is raised.
 
 from enum import StrEnum
 
+TRY_AGAIN = 75
+"""The exit code of a service that another may replace with better luck (EX_TEMPFAIL of sysexits.h): the GPU is lost to
+this process, or the database is away before it has begun."""
+
 
 class Code(StrEnum):
     """Why an image has no annotation. Public: stored in `failures.code`."""

@@ -21,7 +21,7 @@ _PLAIN = ("s3", "file")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FIRST_USER = re.compile(r"(\A[^/]*//)[^/?#]*(@)")
-_USER = re.compile(r"(:/+)[^/?#]*(@)")
+_USER = re.compile(r"(?i)((?:https?:|[a-z0-9+.-]:/)/+)[^/?#]*(@)")
 _SIGNATURE = re.compile(
     r"(?i)([?&;#](?:[\w.%-]*(?:signature|credentials?|token|secret|password|passwd|accessid|(?:api|auth)[_-]?key"
     r"|access[_-]?key(?:[_-]?id)?)|(?:[\w.%-]*[_.-])?(?:sig|sign|auth|authorization|jwt|hmac|pwd|hdnea|hdnts|hdntl))_*=)"

@@ -14,7 +14,7 @@ import structlog
 
 from schemas.broker import broker_name
 from schemas.database import Database
-from schemas.errors import DatabaseAway, DeviceLost
+from schemas.errors import TRY_AGAIN, DatabaseAway, DeviceLost
 from schemas.logs import configure_logs
 from schemas.migrations import upgrade
 from schemas.recipes import queue_name
@@ -33,9 +33,6 @@ from worker.tasks import ChunkTask
 
 log = structlog.get_logger()
 
-TRY_AGAIN = 75
-"""The exit code of a worker that another may replace with better luck (EX_TEMPFAIL of sysexits.h): the GPU is lost to
-this process, or the database is away before it has begun."""
 COMPILE_AFTER = 500
 """Batches of images: whoever has had 32,000 has a night before him. Where compiling begins to pay is not measured."""
 

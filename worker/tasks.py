@@ -97,8 +97,9 @@ class ChunkTask:
             self.broken(error)
             self._patiently(partial(release_chunk, self.database, claim))
         except DATABASE_IS_AWAY:  # its own fault, where other errors of it are the chunk's
-            with suppress(*DATABASE_IS_AWAY):  # a disk that is full for the rows may have room for this
-                release_chunk(self.database, claim)
+            if not self.stopping.is_set():
+                with suppress(*DATABASE_IS_AWAY):  # a disk that is full for the rows may have room for this
+                    release_chunk(self.database, claim)
             raise
         except Exception:  # should it be the chunk's doing, the ledger takes it apart: it counts as a crash
             log.exception("chunk failed", chunk=claim.chunk_id)

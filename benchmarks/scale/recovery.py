@@ -72,9 +72,10 @@ def kill(place: Place, images: Path, folder: Path, number: int) -> dict[str, Any
 
         serve("dispatch")
         victim = serve("worker", "--model", "null", "--device", "cpu", "--name", "victim")
-        serve("worker", "--model", "null", "--device", "cpu", "--name", "other")
         held = select(func.count()).where(chunks.c.worker == "victim", chunks.c.state == "running")
         settled = select(jobs.c.annotated)
+        until(lambda: ask(held))  # and only then the other one, who might have taken all
+        serve("worker", "--model", "null", "--device", "cpu", "--name", "other")
         until(lambda: ask(settled) >= 1000 and ask(held))
         victim.kill()
         began = time.monotonic()

@@ -42,7 +42,7 @@ Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", 
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Not these names; repeatable.")]
 AllFiles = Annotated[bool, typer.Option("--all-files", help="Also hidden names and known non-image extensions.")]
 Root = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option("--root", metavar="FOLDER", help="A manifest may also name files in this folder; repeatable."),
 ]
 Recheck = Annotated[bool, typer.Option("--recheck", help="Read again what comes without a version (manifests).")]
@@ -107,7 +107,7 @@ def annotate(
         priority=priority,
         strict=strict,
         limit=limit,
-        roots=tuple(map(str, root or ())),
+        roots=tuple(root or ()),
         recheck=recheck,
     )
     raise typer.Exit(print_summary(run(request, settings, Display()), settings))
@@ -162,7 +162,7 @@ def submit(
         priority=priority,
         strict=strict,
         limit=limit,
-        roots=tuple(map(str, root or ())),
+        roots=tuple(root or ()),
         recheck=recheck,
     )
     raise typer.Exit(run(request, settings))

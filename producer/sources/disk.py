@@ -24,7 +24,9 @@ class FileSource:
     def __init__(self, path: str, spec: str) -> None:
         self.spec = spec
         # its folder, so that as many files as a shell names have few; of a link, where it leads
-        self.roots: Sequence[str] = (os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path),)
+        place = os.path.realpath(path) if os.path.islink(path) else path
+        folder = os.path.dirname(place)
+        self.roots: Sequence[str] = (place if folder == "/" else folder,)
         self._path = path
 
     def list(self, after: str | None = None) -> Iterator[Listed]:

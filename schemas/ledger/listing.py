@@ -56,7 +56,8 @@ class WaitingUris:
 
 
 NONE_WAITING = WaitingUris(())
-CURSOR = select(jobs.c.cursor).where(jobs.c.id == bindparam("job"))
+CURSOR = select(jobs.c.cursor).where(jobs.c.id == bindparam("job")).with_for_update()
+"""With the lock, an earlier try that the server still carries out is over when this is answered."""
 ADVANCE = (
     update(jobs)
     .where(jobs.c.id == bindparam("job"))
@@ -106,8 +107,9 @@ def register(
             return Registered(new=len(items), reused=0, known=0)
         found = known_images(connection, items, recheck=recheck)
         everyone = [image for some in found.values() for image in some]
-        annotated = annotated_contents(connection, job, {one.content_id for one in everyone if one.content_id})
         settled = settled_images(connection, job, {image.id for image in everyone})
+        unsettled = {one.content_id for one in everyone if one.content_id and one.id not in settled}
+        annotated = annotated_contents(connection, job, unsettled)
         standing_for = {names: _one_of(some, settled) for names, some in found.items()}
         left = [item for item in items if item.uri not in waiting] if waiting else items
         batch = _sort(left, standing_for, annotated, settled, again=job.listings > 0)

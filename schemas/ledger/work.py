@@ -73,8 +73,9 @@ def claim_chunk(
         except (ValueError, KeyError, TypeError) as error:
             run(connection, RELEASE, chunk=chunk_id, named=fence)
             why = f"its chunk {chunk_id} cannot be read: {type(error).__name__}; a worker of this job's version may"
-            pause_within(connection, row.job_id, why)
-            return None
+    with database.write() as connection:  # one of its own: whoever pauses takes the job's row before those of chunks
+        pause_within(connection, row.job_id, why)
+    return None
 
 
 def renew_leases(database: Database, worker: str, chunk_ids: Collection[int], lease_s: float) -> dict[int, str]:

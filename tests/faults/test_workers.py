@@ -112,7 +112,7 @@ def test_worker_that_comes_back_after_its_lease_changes_nothing(night: Night) ->
     night.finish(uris)
     stands = night.ask("SELECT * FROM outcomes ORDER BY image_id"), night.ask("SELECT * FROM chunks ORDER BY id")
     first.send(signal.SIGCONT)
-    night.until(lambda: first.said("taken back before it was done") or first.said("chunk lost to another worker"))
+    night.until(lambda: first.said("chunk is not ours any more") or first.said("chunk lost to another worker"))
     first.send(signal.SIGTERM)
     assert first.ends() == 0
     assert stands == (

@@ -86,6 +86,7 @@ WRONG_USAGE = [
     ("annotate", "here", "--workers", "-1"),
     ("annotate", "here", "--max-new-tokens", "0"),
     ("annotate", ".", "--model", "null", "--root", "no-such-folder"),
+    ("annotate", ".", "--model", "null", "--root", ""),
     ("annotate", "here", "--model", "null", "--priority", str(2**63)),
     ("submit", ".", "--model", "null", "--root", "s3://bucket/photos"),
     ("submit", "here", "--min-new-tokens", "70"),

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from schemas.errors import TRY_AGAIN
+
 
 def test_submitted_job_is_done_by_dispatcher_and_workers(
     kosmograph, many, database_url: str, own_broker, wait_for: Callable[..., Any]
@@ -43,3 +45,10 @@ def test_job_of_another_broker_goes_on_without_it(kosmograph, many, own_broker, 
     run = kosmograph.annotate(folder)
     assert run.code == 0, run.err
     assert "20 images, 20 annotated" in run.out
+
+
+def test_dispatcher_that_finds_its_database_away_says_that_another_may_do_better(kosmograph, broker) -> None:
+    run = kosmograph("dispatch", "--db", "postgresql://me:hunter2@127.0.0.1:1/x", "--broker", broker.url)
+    assert run.code == TRY_AGAIN
+    assert "cannot use" in run.err
+    assert "hunter2" not in run.err

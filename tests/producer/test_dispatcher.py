@@ -214,6 +214,24 @@ def test_after_a_silence_workers_renew_their_leases_before_anyone_is_blamed(
     assert states(database) == {"queued": 1}
 
 
+def test_rounds_that_are_always_late_bring_back_what_a_dead_worker_held(
+    database: Database, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A silence before each of them keeps nobody waiting for ever."""
+    add_job(database, "job", 1)
+    (departure,) = dispatch.take_pending(database, RECIPE.queue, "here", 1)
+    work.claim_chunk(database, departure.chunk_id, departure.fence, worker="w", lease_s=-1)
+    dispatcher = Dispatcher(database, queue, SETTINGS)
+    clock = 1e12
+    for name in ("time", "monotonic"):
+        monkeypatch.setattr(f"producer.dispatcher.time.{name}", lambda: clock)
+    dispatcher.step()
+    assert states(database) == {"running": 1}
+    clock += 60
+    dispatcher.step()
+    assert states(database) == {"queued": 1}
+
+
 def test_an_outage_of_redis_does_not_put_off_what_a_dead_worker_held(
     database: Database, own_broker: Any, wait_for: Callable[..., Any]
 ) -> None:

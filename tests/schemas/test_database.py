@@ -3,16 +3,17 @@
 import sqlite3
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from schemas.database import CONNECTIONS, LINK, Database, is_passing, patiently
+from schemas.database import CONNECTIONS, LINK, LOOK_S, Database, is_passing, patiently
 from schemas.errors import KosmographError, SetupError, UsageError
 from schemas.ledger.bulk import copy_rows
 from schemas.ledger.records import ENTITIES
@@ -154,11 +155,13 @@ def test_the_databases_clock_runs_within_a_transaction(database: Database) -> No
     assert abs(second - time.time()) < 10
 
 
-def flaky(*errors: Exception) -> Any:
-    """Raises each error once, then answers."""
+def flaky(*errors: Exception, tries: list[float] | None = None) -> Any:
+    """Raises each error once, then answers; notes when it was called."""
     left = list(errors)
 
     def work() -> str:
+        if tries is not None:
+            tries.append(time.monotonic())
         if left:
             raise left.pop(0)
         return "done"
@@ -184,8 +187,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_patience_tries_again_until_the_database_is_back(pauses: list[float]) -> None:
-    assert patiently(flaky(gone(), gone(), gone()), limit_s=60) == "done"
-    assert pauses == [0.1, 0.2, 0.4]
+    tries: list[float] = []
+    assert patiently(flaky(gone(), gone(), gone(), tries=tries), limit_s=60) == "done"
+    assert tries == pytest.approx([0, 0.1, 0.3, 0.7])
 
 
 def test_connections_that_are_all_in_other_hands_are_waited_for(pauses: list[float]) -> None:
@@ -194,17 +198,18 @@ def test_connections_that_are_all_in_other_hands_are_waited_for(pauses: list[flo
 
 
 def test_patience_ends_at_its_limit_with_the_last_error(pauses: list[float]) -> None:
+    tries: list[float] = []
     with pytest.raises(OperationalError):
-        patiently(flaky(*(gone() for _ in range(1000))), limit_s=30)
-    assert 24 < sum(pauses) <= 30
-    assert max(pauses) == 5.0
+        patiently(flaky(*(gone() for _ in range(1000)), tries=tries), limit_s=30)
+    assert 24 < tries[-1] == sum(pauses) <= 30
+    assert max(later - earlier for earlier, later in pairwise(tries)) == pytest.approx(5)
 
 
 def test_patience_ends_some_seconds_after_it_is_told_to(pauses: list[float]) -> None:
     """Who is to end still has work in hand, and a server that is started again is there in a moment."""
     with pytest.raises(OperationalError):
-        patiently(flaky(*(gone() for _ in range(1000))), limit_s=1e9, stop=lambda: len(pauses) >= 6)
-    assert 4 < sum(pauses[6:]) <= 5
+        patiently(flaky(*(gone() for _ in range(1000))), limit_s=1e9, stop=lambda: sum(pauses) >= 11.5)
+    assert 11.5 + 4 < sum(pauses) <= 11.5 + LOOK_S + 5
     assert patiently(flaky(gone(), gone()), limit_s=60, stop=lambda: True) == "done"
 
 
@@ -220,6 +225,36 @@ def test_a_database_that_is_not_there_is_a_passing_trouble() -> None:
     with pytest.raises(OperationalError) as caught, Database("postgresql://nobody@127.0.0.1:1/x").read():
         pass
     assert is_passing(caught.value)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(("part", "unknown"), [("database", "nothing_of_the_kind"), ("username", "nobody_of_the_kind")])
+def test_a_database_that_refuses_us_is_none(database_url: str, part: str, unknown: str) -> None:
+    url = make_url(database_url).set(**{part: unknown})  # type: ignore[arg-type]
+    with (
+        pytest.raises(OperationalError) as caught,
+        Database(url.render_as_string(hide_password=False)).read(),
+    ):
+        pass
+    assert not is_passing(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "passing"),
+    [
+        ('FATAL:  password authentication failed for user "me"', False),
+        ("fe_sendauth: no password supplied", False),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "me", database "night", no encryption', False),
+        ("FATAL:  the database system is starting up", True),
+        ("FATAL:  sorry, too many clients already", True),
+        ("consuming input failed: FATAL:  terminating connection due to administrator command", True),
+        ("could not translate host name", True),
+    ],
+)
+def test_what_a_server_says_before_it_lets_us_in_tells_whether_to_try_again(said: str, passing: bool) -> None:
+    """These come without a state, whoever has spoken."""
+    error = OperationalError("SELECT", {}, psycopg.OperationalError(f'connection to server at "db" failed: {said}'))
+    assert is_passing(error) == passing
 
 
 def test_a_statement_that_is_wrong_is_none(database: Database) -> None:

@@ -117,6 +117,8 @@ def test_a_url_is_masked_whatever_stands_before_it(before: str, mark: str, rest:
     [
         ("a.jpg?token=abc", "file:///photos/a.jpg%3Ftoken%3Dabc"),
         ("me@2x.jpg", "file:///photos/me%402x.jpg"),
+        ("run:/me@host.jpg", "file:///photos/run%3A/me%40host.jpg"),
+        ("/data/a:/b@c.jpg", "file:///data/a%3A/b%40c.jpg"),
         ("file:///a@b.jpg?sig=1", "file:///a%40b.jpg%3Fsig%3D1"),
         ("s3://bucket/http://u@host/a?sig=1", "s3://bucket/http://u@host/a?sig=1"),
         (

@@ -194,7 +194,7 @@ def dripping(handler: BaseHTTPRequestHandler) -> None:
     handler.end_headers()
     for _ in range(1001):
         handler.wfile.write(b"x")
-        time.sleep(0.003)
+        time.sleep(0.01)
     handler.close_connection = True
 
 

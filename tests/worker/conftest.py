@@ -89,6 +89,9 @@ class Gated:
         self.gate.acquire()
         self.ended.append(chunk_id)
 
+    def refuse(self, why: str) -> None:
+        raise AssertionError(f"no message is to be refused here: {why}")
+
 
 @pytest.fixture
 def task() -> Gated:

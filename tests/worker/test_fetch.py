@@ -314,9 +314,9 @@ class Server:
             connection.sendall(answer)
             while answer.endswith(b"and so on"):
                 connection.sendall(b"and so on" * 1000)
-            for _ in range(300 if answer.endswith(b"drop") else 0):
+            for _ in range(1000 if answer.endswith(b"drop") else 0):
                 connection.sendall(b"x")
-                self._done.wait(0.01)
+                self._done.wait(0.03)
 
 
 def reply(status: str, body: bytes = b"", *headers: str) -> bytes:

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from kosmograph.workers import GAVE_UP
 from producer.queue import Queue
 from schemas.database import Database
+from schemas.errors import TRY_AGAIN
 from schemas.items import Item
 from schemas.ledger import dispatch, jobs, listing
 from schemas.ledger.dispatch import Departure
 from schemas.recipes import Recipe, queue_name
 from schemas.uris import file_uri
 from worker.revision import resolve
-from worker.service import TRY_AGAIN
 
 NULL = resolve("null")
 RECIPE = Recipe(task="brief", prompt="p", model=NULL.name, revision=NULL.revision, dtype=NULL.dtype)
@@ -145,6 +145,16 @@ def test_worker_that_finds_its_database_away_says_that_another_may_do_better(
     said = worker.log.read_text()
     assert "cannot use" in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_worker_that_its_database_refuses_says_that_no_other_will_do_better(
+    database_url: str, broker: Any, start: Callable[..., Process]
+) -> None:
+    unknown = make_url(database_url).set(database="nothing_of_the_kind").render_as_string(hide_password=False)
+    worker = start(unknown, broker.url, "--model", "null")
+    assert worker.popen.wait(30) == 1
+    assert "cannot use" in worker.log.read_text().splitlines()[-1]
 
 
 def test_worker_ends_at_a_signal_while_redis_is_away(
