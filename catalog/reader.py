@@ -3,6 +3,7 @@
 SQLite is reached through its driver alone, because SQLAlchemy takes a third of a second to import.
 """
 
+import json
 import re
 import sqlite3
 import time
@@ -42,6 +43,7 @@ class Answer:
 class Reader(ABC):
     """One connection. `str()` of it is its URL without secrets."""
 
+    dialect: str
     _connection: Any
 
     @abstractmethod
@@ -53,7 +55,11 @@ class Reader(ABC):
 
     @abstractmethod
     def select(self, query: str, values: dict[str, Any] | None = None) -> Answer:
-        """The answer to a query of ours, with its parameters as `:name`."""
+        """The answer to a query of ours, with its parameters as `:name`, and lists where `in_list` stands."""
+
+    def in_list(self, name: str) -> str:
+        """What stands behind a column to ask whether it is in the list that `select` is given by this name."""
+        return f"IN (SELECT value FROM json_each(:{name}))" if self.dialect == "sqlite" else f"= ANY(:{name})"
 
     @abstractmethod
     def ask(self, query: str, *, timeout_s: float = TIMEOUT_S, most_rows: int = MOST_ROWS) -> Answer:
@@ -98,6 +104,8 @@ def _require_tables(reader: Reader) -> None:
 class _Sqlite(Reader):
     """A file, opened for reading."""
 
+    dialect = "sqlite"
+
     def __init__(self, path: Path) -> None:
         self._path = path
         if not path.exists():
@@ -120,7 +128,9 @@ class _Sqlite(Reader):
             raise SetupError(f"{self} cannot be read: {error}; --db names another") from None
 
     def select(self, query: str, values: dict[str, Any] | None = None) -> Answer:
-        return _answer(self._connection.execute(query, values or {}))
+        every = (values or {}).items()
+        packed = {name: json.dumps(value) if isinstance(value, list) else value for name, value in every}
+        return _answer(self._connection.execute(query, packed))
 
     def ask(self, query: str, *, timeout_s: float = TIMEOUT_S, most_rows: int = MOST_ROWS) -> Answer:
         deadline = time.monotonic() + (timeout_s or float("inf"))
@@ -156,6 +166,8 @@ class _Postgresql(Reader):
     The tables' owner can change nothing either, but may end the pipeline's own sessions (`pg_terminate_backend`), which
     come back: analysts have a role of their own.
     """
+
+    dialect = "postgresql"
 
     def __init__(self, url: str) -> None:
         from sqlalchemy.exc import DBAPIError

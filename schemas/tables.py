@@ -217,7 +217,15 @@ entities = Table(
     Column("span_start", Integer, nullable=False),
     Column("span_end", Integer, nullable=False),
     Column("score", Double, comment="of its phrase"),
-    Index("ix_entities_phrase_norm", "phrase_norm"),
+    Column("head", Text, nullable=False, server_default="", comment="the phrase's head noun: see schemas/heads.py"),
+    # with the annotation, so that what has a phrase comes in order; the operators are for prefixes, in any collation
+    Index(
+        "ix_entities_phrase_norm",
+        "phrase_norm",
+        "annotation_id",
+        postgresql_ops={"phrase_norm": "text_pattern_ops"},
+    ),
+    Index("ix_entities_head", "head", "annotation_id"),
     sqlite_with_rowid=False,
 )
 

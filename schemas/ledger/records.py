@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from schemas.grounding import phrase_norm
+from schemas.heads import head_of
 from schemas.items import image_key
 from schemas.ledger.bulk import VALUES, KeyedRows, Rows, copy_rows, plain
 from schemas.results import Annotation, Settled
@@ -56,7 +57,9 @@ ANNOTATIONS = KeyedRows(
     ),
 )
 ENTITIES = Rows(
-    entities, ("annotation_id", "ordinal", "phrase", "phrase_norm", "span_start", "span_end", "score"), lambda it: it
+    entities,
+    ("annotation_id", "ordinal", "phrase", "phrase_norm", "span_start", "span_end", "score", "head"),
+    lambda it: it,
 )
 BOXES = Rows(
     boxes, ("annotation_id", "entity", "ordinal", "x1", "y1", "x2", "y2", "area", "score", "valid"), lambda it: it
@@ -137,7 +140,8 @@ def _store_entities(connection: Connection, made: dict[int, Annotation]) -> None
         for number, (entity, scores) in enumerate(scored):
             phrase = plain(entity.phrase)
             norm = phrase_norm(phrase)[:MOST_INDEXED]
-            entity_rows.append((id_, number, phrase, norm, entity.start, entity.end, scores.phrase))
+            span = (entity.start, entity.end)
+            entity_rows.append((id_, number, phrase, norm, *span, scores.phrase, head_of(norm)))
             for ordinal, (box, score) in enumerate(zip(entity.boxes, scores.boxes, strict=True)):
                 place = (id_, number, ordinal)
                 box_rows.append((*place, box.x1, box.y1, box.x2, box.y2, box.area, score, box.valid))

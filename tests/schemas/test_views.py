@@ -17,9 +17,13 @@ COLUMNS = {
     "captions": "job image_id annotation_id uri task prompt caption raw_text finish_reason tokens mean_logprob width "
     "height sha256 model model_revision reused created_at",
     "groundings": "job image_id annotation_id uri task caption entity phrase phrase_norm span_start span_end box "
-    "x1 y1 x2 y2 px1 py1 px2 py2 area score valid phrase_score",
+    "x1 y1 x2 y2 px1 py1 px2 py2 area score valid phrase_score head",
     "failures": "job image_id uri task code message tries failed_at",
     "progress": "job state images recipes annotated reused failed pending started_at finished_at images_per_s",
+    "relations": "job image_id annotation_id uri task entity box phrase phrase_norm head score area "
+    "other_entity other_box other_phrase other_norm other_head other_score other_area "
+    "left_of right_of above below inside overlaps near iou",
+    "cooccurrences": "job phrase_norm other_norm images phrase_images other_images pmi",
 }
 
 
@@ -92,6 +96,7 @@ def test_a_grounding_is_a_row_for_each_box(ledger: Any) -> None:
         "score": 0.5,
         "valid": True,
         "phrase_score": 0.75,
+        "head": "cat",
     }
     assert (rows[1]["valid"], rows[1]["area"]) == (False, 0.0)
 

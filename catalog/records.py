@@ -1,0 +1,127 @@
+"""Annotated images as records: what a search has found, and what exports and pages are made of."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from catalog.reader import Reader
+from catalog.search import Hit, Search, every_hit
+
+AT_ONCE = 1_000
+"""Records that stand in memory at once while they are streamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box as fractions of the upright picture, with its score; not `valid` where the model gave it inverted."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    area: float
+    score: float | None
+    valid: bool
+
+    def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """The corners in pixels of the upright picture, rounded as the view `groundings` does."""
+        sides = (self.x1 * width, self.y1 * height, self.x2 * width, self.y2 * height)
+        return tuple(int(side + 0.5) for side in sides)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A phrase of the caption, `caption[start:end]`, with its boxes in their order."""
+
+    ordinal: int
+    phrase: str
+    phrase_norm: str
+    head: str
+    start: int
+    end: int
+    score: float | None
+    boxes: Sequence[Box]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An image under a recipe: one row of the view `captions`, with its groundings.
+
+    Of the jobs that show it, `job` is the newest, or the one that was searched.
+    """
+
+    job: str
+    image_id: int
+    annotation_id: int
+    uri: str
+    task: str
+    prompt: str
+    caption: str
+    raw_text: str
+    finish_reason: str
+    mean_logprob: float | None
+    width: int
+    height: int
+    sha256: str
+    format: str
+    model: str
+    revision: str
+    entities: Sequence[Entity] = field(default=())
+
+
+_FIELDS = """
+    j.name, i.id, a.id, i.uri, r.task, r.prompt, a.caption, a.raw_text, a.finish_reason, a.mean_logprob,
+    c.width, c.height, c.sha256, c.format, r.model, r.revision
+"""
+
+
+def records_of(reader: Reader, hits: Sequence[Hit], job: str = "") -> list[Record]:
+    """The records of these hits, in their order; one that no job shows any more is left out."""
+    images, annotations = sorted({hit.image_id for hit in hits}), sorted({hit.annotation_id for hit in hits})
+    values: dict[str, Any] = {"images": images, "annotations": annotations} | ({"job": job} if job else {})
+    # by the images' ids: an annotation may be that of many images with the same bytes
+    query = f"""
+        SELECT {_FIELDS}
+        FROM outcomes o
+        JOIN jobs j ON j.id = o.job_id
+        JOIN images i ON i.id = o.image_id
+        JOIN annotations a ON a.id = o.annotation_id
+        JOIN recipes r ON r.id = a.recipe_id
+        JOIN contents c ON c.id = a.content_id
+        WHERE o.image_id {reader.in_list("images")} AND o.annotation_id {reader.in_list("annotations")}
+              AND NOT o.superseded {"AND j.name = :job" if job else ""}
+        ORDER BY o.job_id"""
+    entities = _entities(reader, annotations)
+    found: dict[Hit, Any] = {Hit(row[2], row[1]): row for row in reader.select(query, values).rows}
+    return [Record(*(*found[hit], entities.get(hit.annotation_id, ()))) for hit in hits if hit in found]
+
+
+def every_record(reader: Reader, search: Search, *, at_once: int = AT_ONCE) -> Iterator[Record]:
+    """The records of all that a search finds, streamed."""
+    for hits in every_hit(reader, search, at_once=at_once):
+        yield from records_of(reader, hits, search.job)
+
+
+def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Entity]]:
+    """The entities of annotations, each with its boxes."""
+    query = f"""
+        SELECT e.annotation_id, e.ordinal, e.phrase, e.phrase_norm, e.head, e.span_start, e.span_end, e.score,
+               b.x1, b.y1, b.x2, b.y2, b.area, b.score, b.valid
+        FROM entities e
+        LEFT JOIN boxes b ON b.annotation_id = e.annotation_id AND b.entity = e.ordinal
+        WHERE e.annotation_id {reader.in_list("ids")}
+        ORDER BY e.annotation_id, e.ordinal, b.ordinal"""
+    found: dict[int, list[Entity]] = defaultdict(list)
+    rows = reader.select(query, {"ids": list(annotations)}).rows
+    for key, group in groupby(rows, key=lambda row: tuple(row[:8])):
+        annotation, *entity = key
+        boxes = [_box(row[8:]) for row in group if row[8] is not None]
+        found[annotation].append(Entity(*(*entity, boxes)))
+    return found
+
+
+def _box(cells: Any) -> Box:
+    *numbers, valid = cells
+    return Box(*(*numbers, bool(valid)))

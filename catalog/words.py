@@ -1,0 +1,67 @@
+"""Words that people look for in captions, as each database's full-text search takes them.
+
+brown dog          both, in any form and order: also "dogs that are brown"
+"brown dog"        in this order, side by side
+-cat               not this one
+snow*              words that begin so
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from schemas.caption_search import TABLE
+from schemas.errors import UsageError
+
+_TERM = re.compile(r'(-?)(?:"([^"]*)"?|(\S+))')
+_WORD = re.compile(r"\w+")
+_STOP_WORDS = "a an and are as at be by for from has in is it its of on or that the this to was were will with"
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+"""Words that say nothing alone. PostgreSQL leaves out its own, more of them; SQLite none."""
+
+
+class Term(NamedTuple):
+    """Words side by side; `begins`: the last one is how a word begins."""
+
+    words: tuple[str, ...]
+    begins: bool = False
+    excluded: bool = False
+
+
+def terms_of(text: str) -> list[Term]:
+    """What a text asks for. Raises UsageError where that is nothing, or only what must not be there."""
+    terms = []
+    for minus, quoted, plain in _TERM.findall(text):
+        words = tuple(_WORD.findall((quoted or plain).lower()))
+        if words and not (words[0] in STOP_WORDS and len(words) == 1):
+            terms.append(Term(words, begins=plain.endswith("*"), excluded=bool(minus)))
+    if all(term.excluded for term in terms):
+        raise UsageError(f"{text!r} names no word to look for; as in: kosmograph find 'dog -cat'")
+    return terms
+
+
+def words_condition(dialect: str, text: str, value: Callable[[Any], str]) -> tuple[str, str, str]:
+    """The table to look in, its annotation's id, and the condition. `value` takes a value, and gives its name."""
+    terms = sorted(terms_of(text), key=lambda term: term.excluded)
+    if dialect == "sqlite":
+        return TABLE, f"{TABLE}.rowid", f"{TABLE} MATCH {value(_match(terms))}"
+    query = " && ".join(_tsquery(term, value) for term in terms)
+    return "annotations w", "w.id", f"to_tsvector('english', w.caption) @@ ({query})"
+
+
+def _match(terms: list[Term]) -> str:
+    """In the language of FTS5."""
+    wanted = ['"{}"{}'.format(" ".join(term.words), "*" if term.begins else "") for term in terms if not term.excluded]
+    unwanted = ['"{}"{}'.format(" ".join(term.words), "*" if term.begins else "") for term in terms if term.excluded]
+    return " NOT ".join([" AND ".join(wanted) if len(wanted) == 1 else f"({' AND '.join(wanted)})", *unwanted])
+
+
+def _tsquery(term: Term, value: Callable[[Any], str]) -> str:
+    """In PostgreSQL's functions."""
+    words = " ".join(term.words)
+    if term.begins:
+        # words hold neither quotes nor operators
+        query = f"to_tsquery('english', {value(' <-> '.join(term.words) + ':*')})"
+    else:
+        query = f"phraseto_tsquery('english', {value(words)})"
+    return f"!! {query}" if term.excluded else query

@@ -1,0 +1,43 @@
+"""The index of the words of captions: what `find` looks text up in.
+
+PostgreSQL keeps it itself. On SQLite it is brought up to date in larger pieces, by whoever dispatches, when a job ends
+and now and then while it runs: beside each chunk it would take three times as long, within the one transaction that all
+others wait for.
+"""
+
+from sqlalchemy import text
+
+from schemas.database import Database
+
+TABLE = "caption_search"
+CREATE = {
+    "sqlite": [
+        f"""CREATE VIRTUAL TABLE {TABLE}
+            USING fts5(caption, content='annotations', content_rowid='id', tokenize='porter unicode61')""",
+        f"INSERT INTO {TABLE} ({TABLE}) VALUES ('rebuild')",
+    ],
+    "postgresql": [f"CREATE INDEX ix_{TABLE} ON annotations USING gin (to_tsvector('english', caption))"],
+}
+DROP = {"sqlite": f"DROP TABLE {TABLE}", "postgresql": f"DROP INDEX ix_{TABLE}"}
+
+AT_ONCE = 5_000
+"""Captions in one transaction: for a tenth of a second nobody else writes."""
+_ADD = text(
+    f"""INSERT INTO {TABLE} (rowid, caption)
+        SELECT id, caption FROM annotations WHERE id > :last ORDER BY id LIMIT :most"""
+)
+# SQLite numbers annotations in the order in which they are committed, since writers go one by one
+_LAST = text(f"SELECT COALESCE(MAX(id), 0) FROM {TABLE}_docsize")
+
+
+def index_captions(database: Database, at_once: int = AT_ONCE) -> int:
+    """Take captions that are new into the index, and say how many: fewer than `at_once` when it is up to date."""
+    if not database.is_sqlite:
+        return 0
+    newest = text("SELECT COALESCE(MAX(id), 0) FROM annotations")
+    with database.read() as connection:
+        if connection.execute(newest).scalar_one() <= connection.execute(_LAST).scalar_one():
+            return 0
+    with database.write() as connection:
+        last = connection.execute(_LAST).scalar_one()
+        return connection.execute(_ADD, {"last": last, "most": at_once}).rowcount

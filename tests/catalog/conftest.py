@@ -1,0 +1,102 @@
+"""A catalog with pictures in it, as a job leaves it."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from catalog.reader import Reader, open_reader
+from schemas.caption_search import index_captions
+from schemas.database import Database
+from schemas.errors import Code
+from schemas.grounding import Box, Entity, Grounding
+from schemas.items import Item
+from schemas.ledger import dispatch, jobs, listing, settlement, work
+from schemas.recipes import Recipe
+from schemas.results import Annotation, Completion, Content, EntityScores, Failure, Settled
+
+Corners = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A phrase with the corners of its boxes, all of one score."""
+
+    phrase: str
+    boxes: Sequence[Corners] = ((0.25, 0.25, 0.75, 0.75),)
+    score: float | None = 0.5
+    valid: bool = True
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image whose caption names these things; with a code, one that has failed."""
+
+    uri: str
+    things: Sequence[Thing] = ()
+    caption: str = ""
+    size: tuple[int, int] = (640, 480)
+    code: Code | None = None
+    content: str = field(default="")
+
+    @property
+    def words(self) -> str:
+        return self.caption or "An image of " + " and ".join(thing.phrase for thing in self.things)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256((self.content or self.uri).encode()).hexdigest()
+
+
+Shelve = Callable[..., jobs.Job]
+
+
+@pytest.fixture
+def shelve(database: Database) -> Shelve:
+    """Makes a finished job of pictures: `shelve("job", Picture(…), …, task="brief", model="null")`."""
+
+    def make(name: str, *pictures: Picture, task: str = "brief", model: str = "null") -> jobs.Job:
+        recipe = Recipe(task=task, prompt=f"<grounding>{task}", model=model, revision="r", dtype="float32")
+        job = jobs.open_job(database, name, [recipe], listing="{}")
+        items = [Item(picture.uri, "v") for picture in pictures]
+        listing.register(database, job, items, cursor=None, chunk_size=len(items))
+        listing.finish_listing(database, job)
+        for departure in dispatch.take_pending(database, job.queue, "here", 1, job.id):
+            claim = work.claim_chunk(database, departure.chunk_id, departure.fence, worker="w", lease_s=60)
+            assert claim
+            (recipe_id,) = claim.recipes
+            by_uri = {picture.uri: picture for picture in pictures}
+            settled = [settle(item, by_uri[item.uri], recipe_id) for item in claim.items]
+            assert settlement.complete(database, claim, Completion(settled), breaker_images=1000)
+        jobs.finish_jobs(database)
+        index_captions(database)
+        return job
+
+    return make
+
+
+def settle(item: Item, picture: Picture, recipe_id: int) -> Settled:
+    if picture.code:
+        return Settled(item, "v", None, {recipe_id: Failure(picture.code, f"{picture.code} it is")})
+    content = Content(picture.sha256, *picture.size, "JPEG", 99)
+    return Settled(item, "v", content, {recipe_id: annotation_of(picture)})
+
+
+def annotation_of(picture: Picture) -> Annotation:
+    entities, scores, at = [], [], 0
+    for thing in picture.things:
+        start = picture.words.find(thing.phrase, at)
+        start = at if start < 0 else start
+        at = start + len(thing.phrase)
+        boxes = tuple(Box(*corners, 0, 0, -2, thing.valid) for corners in thing.boxes)
+        entities.append(Entity(thing.phrase, start, at, boxes))
+        scores.append(EntityScores(thing.score, [thing.score for _ in boxes]))
+    grounding = Grounding(picture.words, tuple(entities))
+    return Annotation(f"<grounding>{picture.words}", grounding, scores, "stop", 7, -0.25, "cpu")
+
+
+@pytest.fixture
+def reader(database_url: str) -> Iterator[Reader]:
+    with open_reader(database_url) as place:
+        yield place

@@ -1,0 +1,200 @@
+"""Finding pictures by what is said of them, and by what lies where in them."""
+
+from typing import Any
+
+import pytest
+
+from catalog.reader import Reader
+from catalog.records import every_record, records_of
+from catalog.search import Page, Search, find_page, matches_of
+from schemas.errors import Code, UsageError
+from tests.catalog.conftest import Picture, Shelve, Thing
+
+LEFT, RIGHT, MIDDLE = (0.0, 0.4, 0.3, 0.6), (0.7, 0.4, 1.0, 0.6), (0.4, 0.4, 0.6, 0.6)
+TOP, BOTTOM = (0.4, 0.0, 0.6, 0.2), (0.4, 0.8, 0.6, 1.0)
+SMALL, LARGE = (0.45, 0.45, 0.55, 0.55), (0.1, 0.1, 0.9, 0.9)
+
+
+@pytest.fixture
+def archive(shelve: Shelve) -> None:
+    """Seven pictures of two jobs."""
+    shelve(
+        "zoo",
+        Picture("s3://zoo/1", [Thing("A brown dog", [LEFT], 0.9), Thing("a man", [RIGHT], 0.4)]),
+        Picture("s3://zoo/2", [Thing("two dogs", [LEFT, RIGHT], 0.3), Thing("the grass", [LARGE])]),
+        Picture("s3://zoo/3", [Thing("a man", [LARGE], 0.8), Thing("a dog", [SMALL], 0.7)]),
+        Picture(
+            "s3://zoo/4", [Thing("a dog house", [TOP]), Thing("snow", [BOTTOM])], "A dog house; it snowed, 50%_off"
+        ),
+        Picture("s3://zoo/5", code=Code.TRUNCATED),
+    )
+    shelve("farm", Picture("s3://farm/1", [Thing("a cat", [MIDDLE])]), model="other", task="detailed")
+    shelve("farm", Picture("s3://farm/2", [Thing("dog", [LEFT], 0.2, valid=False)]), model="other", task="detailed")
+
+
+def uris(reader: Reader, **asked: Any) -> list[str]:
+    """What a search finds, without s3://, the farm's last."""
+    search = Search(**asked)
+    found = find_page(reader, search, limit=100)
+    assert found.cursor == ""
+    assert [record.uri for record in every_record(reader, search, at_once=1)] == [
+        record.uri for record in records_of(reader, found.hits)
+    ]
+    names = [record.uri.removeprefix("s3://") for record in records_of(reader, found.hits)]
+    return sorted(names, key=lambda name: (name.startswith("farm"), name))
+
+
+@pytest.mark.usefixtures("archive")
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, "zoo/1 zoo/2 zoo/3 zoo/4 farm/1 farm/2"),
+        ({"job": "farm"}, "farm/1 farm/2"),
+        ({"task": "brief"}, "zoo/1 zoo/2 zoo/3 zoo/4"),
+        ({"model": "other", "task": "detailed"}, "farm/1 farm/2"),
+        ({"model": "nobody"}, ""),
+        # phrases
+        ({"phrases": ("dog",)}, "zoo/1 zoo/2 zoo/3 farm/2"),
+        ({"phrases": ("dogs",)}, "zoo/1 zoo/2 zoo/3 farm/2"),
+        ({"phrases": ("=dog",)}, "zoo/3 farm/2"),
+        ({"phrases": ("the Brown  dog",)}, "zoo/1"),
+        ({"phrases": ("dog*",)}, "zoo/3 zoo/4 farm/2"),
+        ({"phrases": ("dog h*",)}, "zoo/4"),
+        ({"phrases": ("d_g*",)}, ""),
+        ({"phrases": ("dog", "man")}, "zoo/1 zoo/3"),
+        ({"phrases": ("man", "dog")}, "zoo/1 zoo/3"),
+        ({"phrases": ("dog", "cat")}, ""),
+        ({"phrases": ("dog",), "job": "zoo"}, "zoo/1 zoo/2 zoo/3"),
+        # words
+        ({"text": "dogs"}, "zoo/1 zoo/2 zoo/3 zoo/4 farm/2"),
+        ({"text": "dog -man"}, "zoo/2 zoo/4 farm/2"),
+        ({"text": "snowing"}, "zoo/4"),
+        ({"text": "gra*"}, "zoo/2"),
+        ({"text": '"brown dog"'}, "zoo/1"),
+        ({"text": '"dog brown"'}, ""),
+        ({"text": "man of the dog"}, "zoo/1 zoo/3"),
+        ({"text": "50%_off"}, "zoo/4"),
+        ({"text": "man", "phrases": ("dog",)}, "zoo/1 zoo/3"),
+        ({"text": "snow", "phrases": ("dog",)}, ""),
+        # boxes
+        ({"phrases": ("dog",), "min_score": 0.5}, "zoo/1 zoo/3"),
+        ({"phrases": ("dog",), "max_score": 0.5}, "zoo/2"),
+        ({"phrases": ("man", "dog"), "min_score": 0.5}, "zoo/3"),
+        ({"min_score": 0.85}, "zoo/1"),
+        ({"phrases": ("dog",), "max_area": 0.02}, "zoo/3"),
+        ({"min_area": 0.5, "text": "man"}, "zoo/3"),
+        ({"phrases": ("dog",), "place": "left"}, "zoo/1 zoo/2"),
+        ({"phrases": ("dog",), "place": "center"}, "zoo/3"),
+        ({"place": "top"}, "zoo/4"),
+        ({"place": "top-left"}, ""),
+        # how they lie
+        ({"phrases": ("dog",), "relations": (("left_of", "man"),)}, "zoo/1"),
+        ({"phrases": ("man",), "relations": (("left_of", "dog"),)}, ""),
+        ({"phrases": ("man",), "relations": (("right_of", "dog"),)}, "zoo/1"),
+        ({"phrases": ("dog",), "relations": (("inside", "man"),)}, "zoo/3"),
+        ({"phrases": ("dog",), "relations": (("overlaps", "man"),)}, "zoo/3"),
+        ({"phrases": ("dog",), "relations": (("left_of", "dog"),)}, "zoo/2"),
+        ({"relations": (("above", "snow"),)}, "zoo/4"),
+        ({"phrases": ("snow",), "relations": (("below", "dog hou*"),)}, "zoo/4"),
+        ({"phrases": ("dog",), "relations": (("near", "man"),)}, "zoo/3"),
+        ({"phrases": ("dog",), "relations": (("left_of", "man"),), "min_score": 0.95}, ""),
+    ],
+)
+def test_search_finds_what_has_all_that_is_asked(reader: Reader, asked: dict[str, Any], found: str) -> None:
+    assert uris(reader, **asked) == found.split()
+
+
+@pytest.mark.usefixtures("archive")
+def test_pages_follow_one_another_without_gap_or_overlap(reader: Reader) -> None:
+    for search in (Search(), Search(phrases=("dog",)), Search(text="dog"), Search(job="zoo")):
+        whole = find_page(reader, search, limit=100).hits
+        pages, page = [], Page([])
+        while not pages or page.cursor:
+            page = find_page(reader, search, limit=2, after=page.cursor)
+            pages.append(page.hits)
+        assert [hit for hits in pages for hit in hits] == list(whole)
+        assert all(len(hits) == 2 for hits in pages[:-1])
+
+
+def test_an_annotation_of_many_images_is_found_at_each_of_them(reader: Reader, shelve: Shelve) -> None:
+    """The same bytes under three names, in two jobs; one name in both of them comes once, with the newest job."""
+    cat = [Thing("a cat")]
+    shelve("one", *(Picture(f"s3://b/{number}", cat, content="same") for number in range(3)))
+    shelve("two", *(Picture(f"s3://b/{number}", cat, content="same") for number in range(2, 4)))
+    search = Search(phrases=("cat",))
+    records = sorted(every_record(reader, search, at_once=2), key=lambda record: record.uri)
+    assert [(record.uri, record.job) for record in records] == [
+        ("s3://b/0", "one"),
+        ("s3://b/1", "one"),
+        ("s3://b/2", "two"),
+        ("s3://b/3", "two"),
+    ]
+    assert len({record.annotation_id for record in records}) == 1
+    assert {record.uri for record in every_record(reader, Search(job="one"))} == {"s3://b/0", "s3://b/1", "s3://b/2"}
+
+
+def test_a_record_has_all_that_was_found(reader: Reader, shelve: Shelve) -> None:
+    shelve("zoo", Picture("s3://zoo/1", [Thing("The dogs", [LEFT, RIGHT], 0.9), Thing("grass", [])], size=(100, 50)))
+    (record,) = every_record(reader, Search())
+    assert (record.job, record.uri, record.task, record.model, record.format) == (
+        "zoo",
+        "s3://zoo/1",
+        "brief",
+        "null",
+        "JPEG",
+    )
+    dogs, grass = record.entities
+    assert record.caption[dogs.start : dogs.end] == dogs.phrase == "The dogs"
+    assert (dogs.phrase_norm, dogs.head, dogs.score, len(dogs.boxes)) == ("dogs", "dog", 0.9, 2)
+    assert dogs.boxes[1].pixels(record.width, record.height) == (70, 20, 100, 30)
+    assert dogs.boxes[0].valid
+    assert list(grass.boxes) == []
+
+
+@pytest.mark.usefixtures("archive")
+def test_matches_are_the_boxes_that_an_image_was_found_for(reader: Reader) -> None:
+    def boxes(**asked: Any) -> set[tuple[int, int]]:
+        search = Search(**asked)
+        hits = find_page(reader, search, limit=1).hits
+        return {(match.entity, match.box) for match in matches_of(reader, search, {hit.annotation_id for hit in hits})}
+
+    assert boxes(phrases=("dog",), place="right") == {(0, 1)}
+    assert boxes(phrases=("dog",), relations=(("left_of", "man"),)) == {(0, 0), (1, 0)}
+    assert boxes(text="dog") == set()
+    assert boxes(min_score=0.85) == {(0, 0)}
+
+
+@pytest.mark.usefixtures("archive")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"relations": (("under", "dog"),)},
+        {"place": "middle"},
+        {"phrases": (" ",)},
+        {"phrases": ("*",)},
+        {"relations": (("near", ""),)},
+        {"text": "-dog"},
+        {"text": "the"},
+        {"text": "!?"},
+        {"job": "nobody's"},
+    ],
+)
+def test_what_cannot_be_looked_for_is_told_in_one_line(reader: Reader, asked: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_page(reader, Search(**asked), limit=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["a'b", 'a"b', "a:b*c", "(a", "a & b | !c", "NEAR(a b)", "a^2 {b} \\", "ünïcode 漢字", "--", "%s"]
+)
+def test_no_text_is_an_error_of_the_database(reader: Reader, shelve: Shelve, text: str) -> None:
+    shelve("job", Picture("s3://b/1", [Thing("a cat")]))
+    for asked in ({"text": f"cat {text}"}, {"phrases": (f"cat {text}",)}, {"phrases": (f"{text}*",)}):
+        assert len(find_page(reader, Search(**asked), limit=2).hits) <= 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "1.2.3", "-1.2", "9" * 30 + ".1"])
+def test_a_cursor_that_is_none_is_refused(reader: Reader, cursor: str) -> None:
+    with pytest.raises(UsageError, match="no cursor"):
+        find_page(reader, Search(), limit=1, after=cursor)
