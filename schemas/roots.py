@@ -1,12 +1,8 @@
 """The folders whose local files a job may read: its roots."""
 
-import math
 import os
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-
-RESOLVE_AGAIN_S = 1.0
 
 
 class Roots:
@@ -15,19 +11,14 @@ class Roots:
     def __init__(self, folders: Sequence[str]) -> None:
         self.folders = folders
         self._real: frozenset[bytes] = frozenset()
-        self._resolved_at = -math.inf
 
     def hold(self, place: bytes) -> bool:
         """Whether a path without links lies in one of them.
 
-        Before the answer is no, their own links are followed again, as one may lead elsewhere by now: once a second at
-        most.
+        Their own links are followed again before the answer is no: one may lead elsewhere by now.
         """
         if self._held(place):
             return True
-        if time.monotonic() - self._resolved_at < RESOLVE_AGAIN_S:
-            return False
-        self._resolved_at = time.monotonic()
         self._real = frozenset(os.path.realpath(os.fsencode(folder)).rstrip(b"/") for folder in self.folders)
         return self._held(place)
 
