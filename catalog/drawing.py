@@ -59,12 +59,20 @@ class _Mark(NamedTuple):
     colour: Colour
 
 
-def draw(image: Image.Image, caption: str, phrases: Sequence[DrawnPhrase], note: str = "") -> Image.Image:
+def draw(
+    image: Image.Image,
+    caption: str,
+    phrases: Sequence[DrawnPhrase],
+    note: str = "",
+    *,
+    long_side: tuple[int, int] = LONG_SIDE,
+) -> Image.Image:
     """The picture, large enough to read, with boxes, labels, and a strip with the caption and a note in grey.
 
-    Boxes that are not valid are dashed. Texts of any kind are drawn: what the font lacks is an empty square.
+    Boxes that are not valid are dashed. Texts of any kind are drawn: what the font lacks is an empty square. The
+    picture's long side is brought into `long_side`, in pixels.
     """
-    picture = _scaled(image)
+    picture = _scaled(image, long_side)
     width, height = (max(*sides) for sides in zip(picture.size, SMALLEST_STAGE, strict=True))
     left, top = (width - picture.width) // 2, (height - picture.height) // 2
     strip = _strip(width, legible(caption), phrases, legible(note))
@@ -83,11 +91,11 @@ def draw(image: Image.Image, caption: str, phrases: Sequence[DrawnPhrase], note:
     return canvas
 
 
-def _scaled(image: Image.Image) -> Image.Image:
-    """In RGB, on white where it is transparent, its long side within LONG_SIDE."""
+def _scaled(image: Image.Image, long_side: tuple[int, int]) -> Image.Image:
+    """In RGB, on white where it is transparent, its long side within `long_side`."""
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    low, high = LONG_SIDE
+    low, high = long_side
     scale = min(max(max(image.size), low), high) / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     resample = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS

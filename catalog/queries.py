@@ -22,6 +22,14 @@ def failures_in(reader: Reader, job: str) -> Answer:
     return reader.select(query, {"job": job})
 
 
+def captions_are_indexed(reader: Reader) -> bool:
+    """Whether every caption is in the index of words."""
+    if reader.dialect != "sqlite":
+        return True
+    newest = "SELECT COALESCE(MAX(id), 0) FROM"
+    return reader.select(f"{newest} annotations").rows == reader.select(f"{newest} caption_search_docsize").rows
+
+
 def require_job(reader: Reader, name: str) -> None:
     """Raises UsageError when there is no job of that name, naming those there are."""
     if reader.select("SELECT 1 FROM jobs WHERE name = :name", {"name": name}).rows:

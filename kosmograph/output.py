@@ -15,6 +15,11 @@ def say(line: str) -> None:
     print(printable(line))  # noqa: T201
 
 
+def warn(line: str) -> None:
+    """One line on standard error: for people, and not part of the answer."""
+    print(f"kosmograph: {printable(line)}", file=sys.stderr)  # noqa: T201
+
+
 def say_json(document: Any) -> None:
     """One JSON document; dates and other values as text."""
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)

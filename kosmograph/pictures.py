@@ -1,13 +1,18 @@
-"""Pictures with boxes, for `show` and `try`: the image as it is stored, drawn over by the catalog."""
+"""Pictures with boxes, for `show`, `try` and `find`: the image as it is stored, drawn over by the catalog."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from schemas.errors import SetupError
+from catalog.records import Record
+from catalog.search import Match
+from schemas.errors import ImageFailure, SetupError
 from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from catalog.drawing import DrawnPhrase
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,47 @@ def picture_of(uri: str, settings: Settings) -> Any:
 
 def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Path, note: str = "") -> None:
     """Draw boxes and phrases on a picture, and write it in the format that the name's extension says."""
-    from catalog.drawing import DrawnPhrase, draw
+    from catalog.drawing import draw
+
+    _save(draw(picture, caption, _phrases(boxes), note), path)
+
+
+def save_sheet(records: Sequence[Record], matches: Collection[Match], path: Path, settings: Settings) -> None:
+    """Draw the pictures of some records on one sheet, each with the boxes it was found for, or else with all of them.
+
+    A picture that cannot be read leaves its place to the reason.
+    """
+    from PIL import Image
+    from rich.console import Console
+    from rich.progress import track
+
+    from catalog.drawing import draw
+    from catalog.sheet import TILE, sheet_of
+
+    tiles = []
+    for record in track(records, "drawing", console=Console(stderr=True), transient=True):
+        boxes = _boxes(record, matches)
+        try:
+            picture, note = picture_of(record.uri, settings), note_of(record.model)
+        except ImageFailure as failure:
+            picture, boxes, note = Image.new("RGB", TILE, (60, 60, 64)), [], failure.message
+        tiles.append(draw(picture, record.caption, _phrases(boxes), note, long_side=(TILE[0], TILE[0])))
+    _save(sheet_of(tiles), path)
+
+
+def _boxes(record: Record, matches: Collection[Match]) -> list[DrawnBox]:
+    """The boxes that a record was found for; all of them where it was found by its words."""
+    every = [
+        (Match(record.annotation_id, entity.ordinal, number), entity, box)
+        for entity in record.entities
+        for number, box in enumerate(entity.boxes)
+    ]
+    some = [one for one in every if one[0] in matches] or every
+    return [DrawnBox(e.ordinal, e.phrase, b.x1, b.y1, b.x2, b.y2, b.score, e.score, b.valid) for _, e, b in some]
+
+
+def _phrases(boxes: Sequence[DrawnBox]) -> "list[DrawnPhrase]":
+    from catalog.drawing import DrawnPhrase
 
     phrases = []
     for _, group in groupby(boxes, key=lambda box: box.entity):
@@ -45,9 +90,12 @@ def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Pa
         corners = [(box.x1, box.y1, box.x2, box.y2) for box in some]
         scores = [box.score for box in some]
         phrases.append(DrawnPhrase(some[0].phrase, corners, scores, valid=all(box.valid for box in some)))
-    drawn = draw(picture, caption, phrases, note)
+    return phrases
+
+
+def _save(picture: Any, path: Path) -> None:
     try:
-        drawn.save(path)
+        picture.save(path)
     except (OSError, ValueError) as error:
         raise SetupError(f"the picture cannot be written to {path}: {error}") from None
 

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from producer.queue import BrokerErrors, Queue
 from schemas.broker import CELERY_SETTINGS
+from schemas.caption_search import AT_ONCE, index_captions
 from schemas.database import Database, is_passing
 from schemas.ledger import dispatch, jobs
 from schemas.settings import Settings
@@ -20,6 +21,8 @@ MOST_TIMES_HIGH = 4
 """So many times the high watermark is what a queue may hold, messages included that will be refused."""
 MOST_PAUSES = 4
 """So many times the usual pause is the one between rounds while database or broker are away."""
+INDEX_S = 2.0
+"""How far the index of the captions' words may lie behind: on SQLite, where it is brought up to date in pieces."""
 SILENCE_S = 20.0
 """So long a silence takes from workers the time to renew their leases, and so long they get to do it afterwards."""
 STALE_S = float(CELERY_SETTINGS["broker_transport_options"]["visibility_timeout"])
@@ -41,6 +44,7 @@ class Dispatcher:
     _made_way: dict[str, float] = field(default_factory=dict)
     _asked_at: float = field(default_factory=time.time)
     _blame_from: float = 0.0
+    _index_at: float = 0.0
     _held: bool = False
 
     def run(self, stop: Event) -> None:
@@ -70,8 +74,10 @@ class Dispatcher:
             log.warning("chunks that no worker took go back", chunks=stale)
         if self._may_blame() and (crashed := dispatch.reclaim_expired(self.database, self.job_id)):
             log.warning("leases expired", chunks=crashed)
-        for name in jobs.finish_jobs(self.database, self.job_id):
+        finished = jobs.finish_jobs(self.database, self.job_id)
+        for name in finished:
             log.info("job finished", job=name)
+        self._index_captions(whole=bool(finished))
         return sum(self._feed(queue) for queue in dispatch.open_queues(self.database, self.job_id))
 
     def _may_blame(self) -> bool:
@@ -87,6 +93,15 @@ class Dispatcher:
             self._blame_from = time.monotonic() + silence_s
         self._asked_at, self._held = now, time.monotonic() < self._blame_from
         return not self._held
+
+    def _index_captions(self, *, whole: bool) -> None:
+        """So that captions are found by their words: some of them now and then, and all when a job ends."""
+        now = time.monotonic()
+        if not whole and now < self._index_at:
+            return
+        while index_captions(self.database) == AT_ONCE and whole:
+            pass
+        self._index_at = time.monotonic() + INDEX_S
 
     def _feed(self, queue: str) -> int:
         low, high = self.settings.queue_low, max(self.settings.queue_high, self.settings.queue_low)
