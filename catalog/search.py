@@ -4,17 +4,18 @@ A page is found from the rarest condition that has an index, in the order of its
 shows and not what there is. Where nothing but a job or nothing at all is asked for, the order is that of the images.
 """
 
+import json
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from catalog.phrases import phrase_named
 from catalog.queries import require_job
 from catalog.reader import Reader
-from catalog.words import words_condition
+from catalog.words import terms_of, words_condition, words_of
 from schemas.errors import UsageError
-from schemas.grounding import phrase_norm
-from schemas.heads import head_of
 from schemas.relations import RELATIONS, relation
 
 COUNT_TO = 10_000
@@ -29,15 +30,15 @@ PLACES = {
 """Thirds of the picture, by where the centre of a box lies."""
 BOUNDS = {"min_score": "b.score >=", "max_score": "b.score <=", "min_area": "b.area >=", "max_area": "b.area <="}
 LAST_CHARACTER = chr(0x10FFFF)
+PHRASE = "n.phrase_norm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
     """What an image must have to be found: all of what is given.
 
-    text: words of its caption, in any form; "in this order", -not, begin*.
-    phrases: what it shows. One word is a head noun (`dog` finds "two brown dogs"), several are the whole phrase, `=dog`
-        is the whole phrase as well, `dog*` how it begins.
+    text: what its caption says, in the words of catalog/words.py.
+    phrases: what it shows, in the words of catalog/phrases.py.
     relations: how a box of the first phrase (without one, any box) lies to a box of another phrase: a name in
         `schemas.relations.RELATIONS`, and that phrase.
     min_score, max_score, min_area, max_area, place: of that box; areas are fractions of the picture, places the words
@@ -62,8 +63,7 @@ class Search:
             if name not in RELATIONS:
                 raise UsageError(f"there is no relation {name!r}; there are {', '.join(RELATIONS)}")
         for phrase in [*self.phrases, *(phrase for _, phrase in self.relations)]:
-            if not phrase.strip("=* "):
-                raise UsageError("a phrase is empty; name what to look for, as in --phrase dog")
+            phrase_named(phrase)
         for part in self.place.split("-") if self.place else ():
             if part not in PLACES:
                 raise UsageError(f"there is no place {part!r}; there are {', '.join(PLACES)}, also joined: top-left")
@@ -97,14 +97,22 @@ def find_page(reader: Reader, search: Search, *, limit: int, after: str = "") ->
 
     Raises UsageError for a cursor that is none, and for a job that there is not.
     """
-    x, y = _cursor(after)
     sql = _Statement(reader, search)
-    found = sql.page(x, y, limit + 1)
-    if found is None:
+    query = sql.page(after)
+    if query is None:
         return Page([])
-    rows = reader.select(found, sql.values).rows
-    hits = [Hit(*row) if sql.by_annotation else Hit(row[1], row[0]) for row in rows[:limit]]
-    return Page(hits, "{}.{}".format(*rows[limit - 1]) if len(rows) > limit else "")
+    # an image comes once for each phrase and job that it is found by; nothing sorts them out sooner without reading all
+    wanted = asked = limit + 1
+    found: dict[tuple[Any, ...], None] = {}
+    while len(found) < wanted and asked:
+        asked *= 2
+        rows = reader.select(query, sql.values | {"most": asked}).rows
+        found = dict.fromkeys(map(tuple, rows))
+        asked = asked if len(rows) == asked else 0
+    some = list(found)[:limit]
+    by_words_or_phrases = bool(search.text or search.phrases)
+    hits = [Hit(*keys[-2:]) if by_words_or_phrases else Hit(*reversed(keys)) for keys in some]
+    return Page(hits, _packed(some[-1]) if len(found) > limit else "")
 
 
 def every_hit(reader: Reader, search: Search, *, at_once: int) -> Iterator[Sequence[Hit]]:
@@ -123,6 +131,16 @@ def matches_of(reader: Reader, search: Search, annotation_ids: Collection[int]) 
     return found
 
 
+class _Way(NamedTuple):
+    """What a search can begin with: a table, its annotation's id there, a condition, and the order that it gives."""
+
+    table: str
+    own: str
+    condition: str
+    order: tuple[str, ...] = ()
+    """What comes before the annotation's id; of two entities of an image the first one in this order counts."""
+
+
 class _Statement:
     """A search in SQL: its conditions, and the values that they name.
 
@@ -132,31 +150,50 @@ class _Statement:
 
     def __init__(self, reader: Reader, search: Search) -> None:
         self.values: dict[str, Any] = {}
-        self.by_annotation = bool(search.phrases or search.text)
         self._reader = reader
         self._search = search
 
-    def page(self, x: int, y: int, limit: int) -> str | None:
-        """The SELECT of a page behind the cursor (x, y); None where there is nothing.
-
-        Its rows, as its cursor: annotation and image, or image and annotation.
-        """
+    def page(self, after: str) -> str | None:
+        """The SELECT of `:most` rows behind a cursor, which are cursors; None where nothing can be found."""
         visible = self._visible()
         if visible is None:
             return None
-        table, own, conditions = self._begin() if self.by_annotation else ("", "o.annotation_id", self._others(None))
-        keys = (own, "o.image_id") if self.by_annotation else ("o.image_id", own)
-        joined = f"{table} CROSS JOIN outcomes o" if table else "outcomes o"
-        wanted = [
-            *conditions,
-            f"o.annotation_id = {own}" if table else "o.annotation_id IS NOT NULL",
-            *visible,
-            f"{keys[0]} >= {self._value(x)}",
-            f"({keys[0]}, {keys[1]}) > ({self._value(x)}, {self._value(y)})",
-        ]
-        return f"""
-            SELECT DISTINCT {keys[0]} AS first, {keys[1]} AS second FROM {joined}
-            WHERE {" AND ".join(wanted)} ORDER BY 1, 2 LIMIT {self._value(limit)}"""
+        if not (self._search.text or self._search.phrases):
+            keys: tuple[str, ...] = ("o.image_id", "o.annotation_id")
+            behind = self._behind(keys, _unpacked(after, int, int))
+            return self._ordered(
+                keys, "outcomes o", ["o.annotation_id IS NOT NULL", *self._others(None), *visible, *behind]
+            )
+        way, conditions = self._begin()
+        cursor = _unpacked(after, *[str] * len(way.order), int, int)
+        start, rest = self._behind((*way.order, way.own, "o.image_id"), cursor)
+        # first so many annotations that can be seen, then their images: no index has both in order
+        seen = " AND ".join([f"o.annotation_id = {way.own}", *visible, rest])
+        found = [*conditions, start, f"EXISTS (SELECT 1 FROM outcomes o WHERE {seen})"]
+        named = (*[PHRASE] * len(way.order), "n.id")
+        within = self._ordered((*way.order, way.own), way.table, found, as_=[name.partition(".")[2] for name in named])
+        keys = (*named, "o.image_id")
+        shown = ["o.annotation_id = n.id", *visible, *self._behind(keys, cursor)]
+        return self._ordered(keys, f"({within}) n CROSS JOIN outcomes o", shown)
+
+    def _ordered(self, keys: Sequence[str], table: str, conditions: Sequence[str], as_: Sequence[str] = ()) -> str:
+        """The SELECT of these keys in their order."""
+        shown = [f"{key} AS {name}" for key, name in zip(keys, as_, strict=True)] if as_ else keys
+        # phrases in the order of their bytes, whatever the database's collation is: so is PostgreSQL's index of them
+        bytewise = "" if self._reader.dialect == "sqlite" else " USING ~<~"
+        order = [f"{key}{bytewise}" if key.endswith("phrase_norm") else key for key in keys]
+        wanted = " AND ".join(conditions)
+        return f"SELECT {', '.join(shown)} FROM {table} WHERE {wanted} ORDER BY {', '.join(order)} LIMIT :most"
+
+    def _behind(self, keys: Sequence[str], cursor: Sequence[Any]) -> list[str]:
+        """The two conditions for what comes behind a cursor: the first one is for the index."""
+        (first, *others), (start, *values) = keys, map(self._value, cursor)
+        more, least = (self._bytewise(sign) if first.endswith("phrase_norm") else sign for sign in (">", ">="))
+        rest = f"({', '.join(others)}) > ({', '.join(values)})"
+        return [f"{first} {least} {start}", f"({first} {more} {start} OR {rest})"]
+
+    def _bytewise(self, sign: str) -> str:
+        return sign if self._reader.dialect == "sqlite" else f"~{sign}~"
 
     def matches(self, ids: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each SELECT for boxes among these annotations, with its values."""
@@ -194,38 +231,43 @@ class _Statement:
             conditions.append(f"o.recipe_id IN ({', '.join(map(str, ids))})")
         return conditions
 
-    def _begin(self) -> tuple[str, str, list[str]]:
-        """The table to begin with, how its annotation is called there, and all conditions."""
-        phrases = range(len(self._search.phrases))
-        ways: dict[int | None, tuple[str, str, str]] = {
-            number: ("entities d", "d.annotation_id", self._phrase(self._search.phrases[number], "d"))
-            for number in phrases
-        }
-        if self._search.text:
-            table, own, condition = words_condition(self._reader.dialect, self._search.text, self._value)
-            ways[None] = table, own, condition
-        first = min(ways, key=lambda way: self._count(ways[way])) if len(ways) > 1 else next(iter(ways))
-        table, own, condition = ways[first]
-        conditions = [condition, *self._others(first, own)]
-        if None in ways and first is not None:
-            table_, own_, condition_ = ways[None]
-            conditions.append(f"EXISTS (SELECT 1 FROM {table_} WHERE {own_} = {own} AND {condition_})")
-        return table, own, conditions
+    def _begin(self) -> tuple[_Way, list[str]]:
+        """What to begin with, and all conditions.
+
+        Where there are words, the index of words, for those of the phrases as well: they stand in the caption. Else the
+        phrase that fewest images have.
+        """
+        search = self._search
+        if search.text:
+            words = [words_of(phrase_named(phrase)) for phrase in search.phrases]
+            terms = [*terms_of(search.text), *filter(None, words)]
+            way = _Way(*words_condition(self._reader.dialect, terms, self._value))
+            return way, [way.condition, *self._others(None, way.own)]
+        ways = [self._way(phrase) for phrase in search.phrases]
+        first = min(range(len(ways)), key=lambda number: self._count(ways[number])) if len(ways) > 1 else 0
+        return ways[first], [ways[first].condition, *self._others(first, ways[first].own)]
+
+    def _way(self, phrase: str) -> _Way:
+        condition = self._phrase(phrase, "d")
+        if not phrase_named(phrase).begins:
+            return _Way("entities d", "d.annotation_id", condition)
+        # an image with two phrases that begin so comes with the first one
+        earlier = f"e.phrase_norm {self._bytewise('<')} d.phrase_norm AND {self._phrase(phrase, 'e')}"
+        again = f"EXISTS (SELECT 1 FROM entities e WHERE e.annotation_id = d.annotation_id AND {earlier})"
+        return _Way("entities d", "d.annotation_id", f"{condition} AND NOT {again}", ("d.phrase_norm",))
 
     def _others(self, first: int | None, own: str = "o.annotation_id") -> list[str]:
         """The conditions of all phrases and boxes, but for the phrase that the search begins with."""
         conditions = []
         for number, phrase in enumerate(self._search.phrases):
             boxes = self._box_conditions("b") if number == 0 else []
-            if number == first and not boxes:
-                continue
             entity = "d" if number == first else "e"
             of_box = [f"b.annotation_id = {entity}.annotation_id", f"b.entity = {entity}.ordinal", *boxes]
-            box = f"EXISTS (SELECT 1 FROM boxes b WHERE {' AND '.join(of_box)})"
+            box = [f"EXISTS (SELECT 1 FROM boxes b WHERE {' AND '.join(of_box)})"] if boxes else []
             if number == first:
-                conditions.append(box)
+                conditions += box
             else:
-                named = [f"e.annotation_id = {own}", self._phrase(phrase, "e"), *([box] if boxes else [])]
+                named = [f"e.annotation_id = {own}", self._phrase(phrase, "e"), *box]
                 conditions.append(f"EXISTS (SELECT 1 FROM entities e WHERE {' AND '.join(named)})")
         if not self._search.phrases and (boxes := self._box_conditions("b")):
             conditions.append(f"EXISTS (SELECT 1 FROM boxes b WHERE b.annotation_id = {own} AND {' AND '.join(boxes)})")
@@ -246,32 +288,37 @@ class _Statement:
         conditions = [*bounds, *places, *related]
         return [f"{box}.valid", *conditions] if conditions else []
 
-    def _phrase(self, phrase: str, entity: str) -> str:
+    def _phrase(self, text: str, entity: str) -> str:
         """The condition that an entity has this phrase."""
-        norm = phrase_norm(phrase.strip().removeprefix("="))
-        if norm.endswith("*"):
-            return self._begins(f"{entity}.phrase_norm", norm.rstrip("*"))
-        if " " in norm or phrase.strip().startswith("="):
-            return f"{entity}.phrase_norm = {self._value(norm)}"
-        return f"{entity}.head = {self._value(head_of(norm))}"
-
-    def _begins(self, column: str, start: str) -> str:
+        phrase = phrase_named(text)
+        if phrase.head:
+            return f"{entity}.head = {self._value(phrase.head)}"
+        if not phrase.begins:
+            return f"{entity}.phrase_norm = {self._value(phrase.norm)}"
         if self._reader.dialect == "sqlite":
-            return f"{column} >= {self._value(start)} AND {column} < {self._value(start + LAST_CHARACTER)}"
-        escaped = re.sub(r"([\\%_])", r"\\\1", start)
-        return f"{column} LIKE {self._value(escaped + '%')}"
+            column, end = f"{entity}.phrase_norm", phrase.norm + LAST_CHARACTER
+            return f"{column} >= {self._value(phrase.norm)} AND {column} < {self._value(end)}"
+        escaped = re.sub(r"([\\%_])", r"\\\1", phrase.norm)
+        return f"{entity}.phrase_norm LIKE {self._value(escaped + '%')}"
 
-    def _count(self, way: tuple[str, str, str]) -> int:
+    def _count(self, way: _Way) -> int:
         """How many rows fulfil a condition, as far as they are counted."""
-        table, _, condition = way
-        query = f"SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT {COUNT_TO}) counted"
+        query = f"SELECT COUNT(*) FROM (SELECT 1 FROM {way.table} WHERE {way.condition} LIMIT {COUNT_TO}) counted"
         return int(self._reader.select(query, self.values).rows[0][0])
 
 
-def _cursor(text: str) -> tuple[int, int]:
-    if not text:
-        return 0, 0
-    if not re.fullmatch(r"\d{1,18}\.\d{1,18}", text):
-        raise UsageError(f"{text!r} is no cursor; take it from the page before")
-    x, y = text.split(".")
-    return int(x), int(y)
+def _packed(keys: Sequence[Any]) -> str:
+    return urlsafe_b64encode(json.dumps(keys).encode()).decode().rstrip("=")
+
+
+def _unpacked(cursor: str, *kinds: type) -> list[Any]:
+    """What `_packed` was given, of these kinds; the beginning where there is no cursor."""
+    if not cursor:
+        return [kind() for kind in kinds]
+    try:
+        keys = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except ValueError:
+        keys = None
+    if not isinstance(keys, list) or list(map(type, keys)) != list(kinds):
+        raise UsageError(f"{cursor!r} is no cursor of this search; take it from the page before")
+    return keys

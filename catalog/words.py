@@ -7,11 +7,13 @@ snow*              words that begin so
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from catalog.phrases import Phrase
 from schemas.caption_search import TABLE
 from schemas.errors import UsageError
+from schemas.heads import forms_of
 
 _TERM = re.compile(r'(-?)(?:"([^"]*)"?|(\S+))')
 _WORD = re.compile(r"\w+")
@@ -21,9 +23,9 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 class Term(NamedTuple):
-    """Words side by side; `begins`: the last one is how a word begins."""
+    """Words side by side, in one of several ways; `begins`: the last one is how a word begins."""
 
-    words: tuple[str, ...]
+    ways: tuple[tuple[str, ...], ...]
     begins: bool = False
     excluded: bool = False
 
@@ -34,34 +36,47 @@ def terms_of(text: str) -> list[Term]:
     for minus, quoted, plain in _TERM.findall(text):
         words = tuple(_WORD.findall((quoted or plain).lower()))
         if words and not (words[0] in STOP_WORDS and len(words) == 1):
-            terms.append(Term(words, begins=plain.endswith("*"), excluded=bool(minus)))
+            terms.append(Term((words,), begins=plain.endswith("*"), excluded=bool(minus)))
     if all(term.excluded for term in terms):
         raise UsageError(f"{text!r} names no word to look for; as in: kosmograph find 'dog -cat'")
     return terms
 
 
-def words_condition(dialect: str, text: str, value: Callable[[Any], str]) -> tuple[str, str, str]:
+def words_of(phrase: Phrase) -> Term | None:
+    """What must stand in a caption that has this phrase; None where that cannot be said."""
+    if phrase.head:
+        ways = tuple(tuple(_WORD.findall(form)) for form in forms_of(phrase.head))
+    else:
+        ways = (tuple(_WORD.findall(phrase.norm)),)
+    return Term(ways, begins=phrase.begins) if all(ways) else None
+
+
+def words_condition(dialect: str, terms: Sequence[Term], value: Callable[[Any], str]) -> tuple[str, str, str]:
     """The table to look in, its annotation's id, and the condition. `value` takes a value, and gives its name."""
-    terms = sorted(terms_of(text), key=lambda term: term.excluded)
+    wanted = sorted(terms, key=lambda term: term.excluded)
     if dialect == "sqlite":
-        return TABLE, f"{TABLE}.rowid", f"{TABLE} MATCH {value(_match(terms))}"
-    query = " && ".join(_tsquery(term, value) for term in terms)
+        return TABLE, f"{TABLE}.rowid", f"{TABLE} MATCH {value(_match(wanted))}"
+    query = " && ".join(_tsquery(term, value) for term in wanted)
     return "annotations w", "w.id", f"to_tsvector('english', w.caption) @@ ({query})"
 
 
 def _match(terms: list[Term]) -> str:
     """In the language of FTS5."""
-    wanted = ['"{}"{}'.format(" ".join(term.words), "*" if term.begins else "") for term in terms if not term.excluded]
-    unwanted = ['"{}"{}'.format(" ".join(term.words), "*" if term.begins else "") for term in terms if term.excluded]
-    return " NOT ".join([" AND ".join(wanted) if len(wanted) == 1 else f"({' AND '.join(wanted)})", *unwanted])
+
+    def one(term: Term) -> str:
+        return "({})".format(" OR ".join('"{}"{}'.format(" ".join(way), "*" * term.begins) for way in term.ways))
+
+    together = " AND ".join(one(term) for term in terms if not term.excluded)
+    return " NOT ".join([f"({together})", *(one(term) for term in terms if term.excluded)])
 
 
 def _tsquery(term: Term, value: Callable[[Any], str]) -> str:
     """In PostgreSQL's functions."""
-    words = " ".join(term.words)
-    if term.begins:
-        # words hold neither quotes nor operators
-        query = f"to_tsquery('english', {value(' <-> '.join(term.words) + ':*')})"
-    else:
-        query = f"phraseto_tsquery('english', {value(words)})"
+
+    def one(way: tuple[str, ...]) -> str:
+        if term.begins:  # words hold neither quotes nor operators
+            return f"to_tsquery('english', {value(' <-> '.join(way) + ':*')})"
+        return f"phraseto_tsquery('english', {value(' '.join(way))})"
+
+    query = f"({' || '.join(map(one, term.ways))})"
     return f"!! {query}" if term.excluded else query

@@ -64,3 +64,10 @@ def singular(word: str) -> str:
     if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
         return word[:-1]
     return word
+
+
+def forms_of(head: str) -> list[str]:
+    """Every word whose `singular` this is: the head itself, and its plurals."""
+    irregular = [plural for plural, one in IRREGULAR.items() if one == head]
+    regular = [head + "s", head + "es", head[:-1] + "ies", head[:-3] + "men"]
+    return [head, *irregular, *(form for form in regular if singular(form) == head)]

@@ -76,6 +76,10 @@ def uris(reader: Reader, **asked: Any) -> list[str]:
         ({"text": "50%_off"}, "zoo/4"),
         ({"text": "man", "phrases": ("dog",)}, "zoo/1 zoo/3"),
         ({"text": "snow", "phrases": ("dog",)}, ""),
+        ({"text": "image", "phrases": ("dogs", "man")}, "zoo/1 zoo/3"),
+        ({"text": "image", "phrases": ("dog*",)}, "zoo/3 farm/2"),
+        ({"text": "image", "phrases": ("brown dog",)}, "zoo/1"),
+        ({"text": "image", "relations": (("left_of", "men"),)}, "zoo/1"),
         # boxes
         ({"phrases": ("dog",), "min_score": 0.5}, "zoo/1 zoo/3"),
         ({"phrases": ("dog",), "max_score": 0.5}, "zoo/2"),
@@ -172,6 +176,9 @@ def test_matches_are_the_boxes_that_an_image_was_found_for(reader: Reader) -> No
         {"place": "middle"},
         {"phrases": (" ",)},
         {"phrases": ("*",)},
+        {"phrases": ("=",)},
+        {"phrases": ("!",)},
+        {"phrases": ("the *",)},
         {"relations": (("near", ""),)},
         {"text": "-dog"},
         {"text": "the"},
@@ -194,7 +201,26 @@ def test_no_text_is_an_error_of_the_database(reader: Reader, shelve: Shelve, tex
         assert len(find_page(reader, Search(**asked), limit=2).hits) <= 1  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("cursor", ["x", "1", "1.2.3", "-1.2", "9" * 30 + ".1"])
+def test_an_image_with_two_phrases_that_begin_alike_comes_once(reader: Reader, shelve: Shelve) -> None:
+    cats = [Picture(f"s3://b/{n}", [Thing(f"cat {n % 2}"), Thing("cat"), Thing("a cat toy")]) for n in range(5)]
+    shelve("job", *cats, Picture("s3://b/dog", [Thing("Cäsar"), Thing("caz")]))
+    for at_once in (1, 2, 10):
+        found = [record.uri for record in every_record(reader, Search(phrases=("cat*",)), at_once=at_once)]
+        assert sorted(found) == sorted(picture.uri for picture in cats)
+    assert len(list(every_record(reader, Search(phrases=("c*",)), at_once=2))) == 6
+
+
+def test_every_image_comes_though_many_share_what_it_is_found_by(reader: Reader, shelve: Shelve) -> None:
+    """Each of ten images has five phrases of one head, in three jobs: 150 rows for ten images."""
+    dogs = [Thing(f"{word} dog") for word in ("big", "red", "old", "new", "shy")]
+    for job in ("one", "two", "three"):
+        shelve(job, *(Picture(f"s3://b/{number}", dogs, content="same") for number in range(10)))
+    for at_once in (1, 3, 10):
+        assert len(list(every_record(reader, Search(phrases=("dog",)), at_once=at_once))) == 10
+        assert len(list(every_record(reader, Search(), at_once=at_once))) == 10
+
+
+@pytest.mark.parametrize("cursor", ["x", "WzFd", "WzEsMl0x", "WyJhIiwgMV0", "ü", "WyIiLCAxLCAyXQ"])
 def test_a_cursor_that_is_none_is_refused(reader: Reader, cursor: str) -> None:
     with pytest.raises(UsageError, match="no cursor"):
         find_page(reader, Search(), limit=1, after=cursor)

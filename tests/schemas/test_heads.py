@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.heads import head_of
+from schemas.heads import forms_of, head_of, singular
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,14 @@ def test_any_text_has_a_head_that_is_its_own(phrase: str) -> None:
     """What is typed goes through the same rules as what is stored."""
     assert head_of(phrase) == head_of(phrase.lower())
     assert len(head_of(phrase)) <= len(phrase.lower()) + 1
+
+
+@pytest.mark.parametrize("word", ["person", "dog", "box", "berry", "fireman", "leaf", "bus", "glass", "s"])
+def test_forms_are_the_words_that_come_to_the_same(word: str) -> None:
+    assert word in forms_of(word)
+    assert {singular(form) for form in forms_of(word)} == {word}
+
+
+@pytest.mark.parametrize("plural", ["people", "dogs", "boxes", "berries", "firemen", "leaves", "buses", "glasses"])
+def test_a_plural_is_a_form_of_its_singular(plural: str) -> None:
+    assert plural in forms_of(singular(plural))
