@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from catalog.phrases import phrase_named
 from catalog.queries import require_job
 from catalog.reader import Reader
-from catalog.words import terms_of, words_condition, words_of
+from catalog.words import Term, match_of, terms_of, tsquery_of, words_of
+from schemas.caption_search import TABLE
 from schemas.errors import UsageError
 from schemas.relations import RELATIONS, relation
 
@@ -68,6 +69,11 @@ class Search:
             if part not in PLACES:
                 raise UsageError(f"there is no place {part!r}; there are {', '.join(PLACES)}, also joined: top-left")
 
+    @property
+    def names_something(self) -> bool:
+        """Whether there are words or phrases, which have an index."""
+        return bool(self.text or self.phrases or self.relations)
+
 
 class Hit(NamedTuple):
     """An image that was found, by the annotation it was found by."""
@@ -110,8 +116,7 @@ def find_page(reader: Reader, search: Search, *, limit: int, after: str = "") ->
         found = dict.fromkeys(map(tuple, rows))
         asked = asked if len(rows) == asked else 0
     some = list(found)[:limit]
-    by_words_or_phrases = bool(search.text or search.phrases)
-    hits = [Hit(*keys[-2:]) if by_words_or_phrases else Hit(*reversed(keys)) for keys in some]
+    hits = [Hit(*keys[-2:]) if search.names_something else Hit(*reversed(keys)) for keys in some]
     return Page(hits, _packed(some[-1]) if len(found) > limit else "")
 
 
@@ -158,7 +163,7 @@ class _Statement:
         visible = self._visible()
         if visible is None:
             return None
-        if not (self._search.text or self._search.phrases):
+        if not self._search.names_something:
             keys: tuple[str, ...] = ("o.image_id", "o.annotation_id")
             behind = self._behind(keys, _unpacked(after, int, int))
             return self._ordered(
@@ -238,14 +243,30 @@ class _Statement:
         phrase that fewest images have.
         """
         search = self._search
+        phrases = [*search.phrases, *(phrase for _, phrase in search.relations)]
         if search.text:
-            words = [words_of(phrase_named(phrase)) for phrase in search.phrases]
-            terms = [*terms_of(search.text), *filter(None, words)]
-            way = _Way(*words_condition(self._reader.dialect, terms, self._value))
+            words = [words_of(phrase_named(phrase)) for phrase in phrases]
+            way = self._words([*terms_of(search.text), *filter(None, words)])
             return way, [way.condition, *self._others(None, way.own)]
-        ways = [self._way(phrase) for phrase in search.phrases]
+        ways = [self._way(phrase) for phrase in phrases]
         first = min(range(len(ways)), key=lambda number: self._count(ways[number])) if len(ways) > 1 else 0
         return ways[first], [ways[first].condition, *self._others(first, ways[first].own)]
+
+    def _words(self, terms: Sequence[Term]) -> _Way:
+        """By the index of words.
+
+        PostgreSQL is told how to use it: it knows only of the most frequent words how often they come, and where it
+        takes a rare one for frequent it passes by all captions there are.
+        """
+        if self._reader.dialect == "sqlite":
+            return _Way(TABLE, f"{TABLE}.rowid", f"{TABLE} MATCH {self._value(match_of(terms))}")
+        condition = f"{TABLE} @@ ({tsquery_of(terms, self._value)})"
+        if self._count(_Way("annotations", "", condition)) == COUNT_TO:
+            return _Way(
+                "annotations w", "w.id", f"(w.{condition}) IS TRUE"
+            )  # in the order of ids, until there are enough
+        rare = f"WITH rare AS MATERIALIZED (SELECT id FROM annotations WHERE {condition}) SELECT id FROM rare"
+        return _Way(f"({rare}) w", "w.id", "TRUE")
 
     def _way(self, phrase: str) -> _Way:
         condition = self._phrase(phrase, "d")

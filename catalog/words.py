@@ -8,10 +8,9 @@ snow*              words that begin so
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from catalog.phrases import Phrase
-from schemas.caption_search import TABLE
 from schemas.errors import UsageError
 from schemas.heads import forms_of
 
@@ -51,17 +50,8 @@ def words_of(phrase: Phrase) -> Term | None:
     return Term(ways, begins=phrase.begins) if all(ways) else None
 
 
-def words_condition(dialect: str, terms: Sequence[Term], value: Callable[[Any], str]) -> tuple[str, str, str]:
-    """The table to look in, its annotation's id, and the condition. `value` takes a value, and gives its name."""
-    wanted = sorted(terms, key=lambda term: term.excluded)
-    if dialect == "sqlite":
-        return TABLE, f"{TABLE}.rowid", f"{TABLE} MATCH {value(_match(wanted))}"
-    query = " && ".join(_tsquery(term, value) for term in wanted)
-    return "annotations w", "w.id", f"to_tsvector('english', w.caption) @@ ({query})"
-
-
-def _match(terms: list[Term]) -> str:
-    """In the language of FTS5."""
+def match_of(terms: Sequence[Term]) -> str:
+    """The terms in the language of SQLite's FTS5."""
 
     def one(term: Term) -> str:
         return "({})".format(" OR ".join('"{}"{}'.format(" ".join(way), "*" * term.begins) for way in term.ways))
@@ -70,13 +60,13 @@ def _match(terms: list[Term]) -> str:
     return " NOT ".join([f"({together})", *(one(term) for term in terms if term.excluded)])
 
 
-def _tsquery(term: Term, value: Callable[[Any], str]) -> str:
-    """In PostgreSQL's functions."""
+def tsquery_of(terms: Sequence[Term], value: Callable[[str], str]) -> str:
+    """The terms in PostgreSQL's functions. `value` takes a text, and gives its name in the statement."""
 
-    def one(way: tuple[str, ...]) -> str:
-        if term.begins:  # words hold neither quotes nor operators
+    def one(way: tuple[str, ...], begins: bool) -> str:
+        if begins:  # words hold neither quotes nor operators
             return f"to_tsquery('english', {value(' <-> '.join(way) + ':*')})"
         return f"phraseto_tsquery('english', {value(' '.join(way))})"
 
-    query = f"({' || '.join(map(one, term.ways))})"
-    return f"!! {query}" if term.excluded else query
+    ways = [" || ".join(one(way, term.begins) for way in term.ways) for term in terms]
+    return " && ".join(f"{'!! ' * term.excluded}({some})" for term, some in zip(terms, ways, strict=True))

@@ -1,0 +1,111 @@
+"""`find`: what a person sees, what a script reads, and the sheet of pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from sqlalchemy import text
+
+from catalog.search import Search
+from kosmograph.find import find
+from schemas.database import Database
+from schemas.ledger import jobs
+from schemas.uris import file_uri
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def url(database: Database, database_url: str, new_job: Callable[..., jobs.Job]) -> str:
+    """Three pictures of snowmen, of which the first one has failed."""
+    new_job(database, images=3, caption="two snowmen")
+    return database_url
+
+
+def found(url: str, **options: Any) -> int:
+    search = Search(**{name: options.pop(name) for name in ("text", "phrases", "min_score") if name in options})
+    defaults: dict[str, Any] = {"limit": 50, "after": "", "sheet": None, "as_json": False, "allow_http": None}
+    return find(search, **(defaults | options), db=url)
+
+
+def test_table_names_what_was_found_and_where_to_go_on(url: str, capsys: Capture) -> None:
+    assert found(url, phrases=("snowman",), limit=1) == 0
+    shown = capsys.readouterr()
+    assert "s3://job/" in shown.out
+    assert "two snowmen" in shown.out
+    assert "0.5" in shown.out
+    assert "--after" in shown.err
+    cursor = shown.err.split("--after ")[1].split()[0]
+    assert found(url, phrases=("snowman",), after=cursor) == 0
+    again = capsys.readouterr()
+    assert again.err == ""
+    assert again.out != shown.out
+
+
+def test_nothing_found_is_said_and_no_error(url: str, capsys: Capture, tmp_path: Path) -> None:
+    assert found(url, text="elephant", sheet=tmp_path / "none.png") == 0
+    assert capsys.readouterr().out == "nothing found\n"
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_json_has_every_grounding_and_says_which_were_looked_for(url: str, capsys: Capture) -> None:
+    assert found(url, text="snowmen", phrases=("snowman",), limit=1, as_json=True) == 0
+    document = json.loads(capsys.readouterr().out)
+    (image,) = document["found"]
+    assert image["caption"] == "An image of two snowmen"
+    (grounding,) = image["groundings"]
+    assert grounding["found"] is True
+    assert grounding["box"] == [0.390625, 0.046875, 0.984375, 0.828125]
+    assert document["after"]
+    found(url, text="snowmen", as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert (len(document["found"]), document["after"]) == (2, None)
+    assert document["found"][0]["groundings"][0]["found"] is False
+
+
+def test_sheet_shows_each_picture_and_why_one_is_not_there(
+    url: str, database: Database, capsys: Capture, tmp_path: Path
+) -> None:
+    Image.new("RGB", (300, 200), (10, 120, 200)).save(tmp_path / "blue.png")
+    with database.write() as connection:
+        connection.execute(
+            text("UPDATE images SET uri = :uri WHERE uri LIKE '%1.jpg'"), {"uri": file_uri(tmp_path / "blue.png")}
+        )
+        connection.execute(
+            text("UPDATE images SET uri = :uri WHERE uri LIKE '%2.jpg'"), {"uri": file_uri(tmp_path / "gone.png")}
+        )
+    assert found(url, phrases=("snowman",), sheet=tmp_path / "sheet.png") == 0
+    assert "saved" in capsys.readouterr().out
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        colours = sheet.convert("RGB").getcolors(1 << 24)
+    assert colours is not None
+    assert (10, 120, 200) in {colour for count, colour in colours if count > 1000}
+    assert sheet.width > 2 * 480
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_captions_that_a_killed_run_left_out_of_the_index_are_found(
+    url: str, database: Database, capsys: Capture
+) -> None:
+    with database.read() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM annotations")).scalar_one() > 0
+        assert connection.execute(text("SELECT COUNT(*) FROM caption_search_docsize")).scalar_one() == 0
+    assert found(url, text="snowmen", as_json=True) == 0
+    assert len(json.loads(capsys.readouterr().out)["found"]) == 2
+
+
+def test_command_line_asks_for_what_its_options_say(cli: Any, url: str) -> None:
+    done = cli(
+        "find", "snowmen -dog", "--phrase", "snowman", "--min-score", "0.4", "--place", "right", "--json", "--db", url
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["found"]) == 2
+    done = cli("find", "--phrase", "snowman", "--left-of", "snowman", "--db", url)
+    assert (done.returncode, done.stdout) == (0, "nothing found\n")
+    for wrong in (("--place", "middle"), ("--phrase", ""), ("--after", "x"), ("--job", "none")):
+        done = cli("find", *wrong, "--db", url)
+        assert done.returncode == 2, wrong
+        assert len(done.stderr.strip().splitlines()) == 1
