@@ -1,8 +1,8 @@
 """The index of the words of captions: what `find` looks text up in.
 
 PostgreSQL keeps it itself, and a caption's words beside it: to find them again for each caption that a search passes
-by would take many times as long. On SQLite the index is brought up to date in larger pieces, by whoever dispatches, when
-a job ends and now and then while it runs: beside each chunk it would take three times as long, within the one
+by would take many times as long. On SQLite the index is brought up to date in larger pieces, by whoever dispatches,
+when a job ends and now and then while it runs: beside each chunk it would take three times as long, within the one
 transaction that all others wait for.
 """
 
