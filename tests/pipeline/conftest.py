@@ -1,12 +1,13 @@
 """Whole runs in real processes, as a person starts them."""
 
 import io
-import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ class Kosmograph:
         return self("annotate", *arguments, *model, input=input, **variables)
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        run = self("sql", query, "--format", "json")
-        assert run.code == 0, run.err
-        return json.loads(run.out)
+        """Rows of the SQLite database in the folder, without a process for them."""
+        with closing(sqlite3.connect(f"file:{self.folder / 'kosmograph.db'}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(query)]
 
     def value(self, query: str) -> Any:
         """The one value that a query answers."""
@@ -84,6 +86,20 @@ def kosmograph(tmp_path: Path) -> Iterator[Kosmograph]:
     line = Kosmograph(folder)
     yield line
     line.end()
+
+
+@pytest.fixture(scope="module")
+def new_kosmograph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Kosmograph]]:
+    """Makes a command line in a folder of its own, for runs that several tests look at."""
+    lines: list[Kosmograph] = []
+
+    def make() -> Kosmograph:
+        lines.append(Kosmograph(tmp_path_factory.mktemp("work")))
+        return lines[-1]
+
+    yield make
+    for line in lines:
+        line.end()
 
 
 @pytest.fixture
