@@ -1,11 +1,13 @@
 """Whole runs in real processes, as a person starts them."""
 
 import io
+import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from PIL import Image
+
+from kosmograph.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +31,35 @@ class Run:
     code: int
     out: str
     err: str
+
+
+def here(folder: Path, *arguments: str, **variables: str) -> Run:
+    """A command in this process, for one that only looks or is refused; this process logs as before."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["kosmograph", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO())
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setattr(logging, "basicConfig", lambda **_: None)
+        patch.setattr(structlog, "configure", lambda **_: None)
+        patch.setattr("schemas.logs.QUIET", ())
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    texts = []
+    for stream in (out, err):
+        stream.seek(0)
+        texts.append(stream.read())
+    return Run(code, *texts)
 
 
 class Kosmograph:
@@ -40,6 +74,10 @@ class Kosmograph:
         done = self.start(*arguments, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, **variables)
         out, err = done.communicate(input, timeout=240)
         return Run(done.returncode, out, err)
+
+    def here(self, *arguments: str, **variables: str) -> Run:
+        """The same in this process, for a command that only looks or is refused."""
+        return here(self.folder, *arguments, **variables)
 
     def start(self, *arguments: str, stdin: int = subprocess.DEVNULL, **variables: str) -> "subprocess.Popen[str]":
         """Start a command, in a process group of its own."""
