@@ -90,7 +90,7 @@ def test_failures_are_not_tried_again_until_retry(
     assert kosmograph.annotate(str(photos), "--job", "mixed").code == 3
     assert kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id") == first
     (photos / "empty.jpg").write_bytes(jpeg(200))
-    assert kosmograph("retry", "mixed", "--code", "empty_file").code == 0
+    assert kosmograph.here("retry", "mixed", "--code", "empty_file").code == 0
     run = kosmograph.annotate(str(photos), "--job", "mixed")
     (photos / "empty.jpg").write_bytes(b"")
     assert run.code == 3
