@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from kosmograph.redis_server import RedisServer
 from schemas.database import Database
 from schemas.migrations import upgrade
 
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # set before torch is imported: its threads sleep while they wait
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
@@ -27,13 +30,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) * 3 // 2
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the person who runs the tests reaches them."""
-    for name in list(os.environ):
-        if name.startswith(("KOSMOGRAPH_", "AWS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """No setting of the person who runs the tests reaches them, nor the runs that several of them share."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("KOSMOGRAPH_", "AWS_")):
+                patch.delenv(name)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
 
 
 @dataclass
@@ -43,7 +48,7 @@ class S3:
     endpoint: str
     bucket: str = field(default_factory=lambda: f"bucket-{uuid.uuid4().hex[:12]}")
 
-    @property
+    @cached_property
     def client(self) -> Any:
         return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1")
 

@@ -213,5 +213,12 @@ def is_gone(processes: Sequence[psutil.Process]) -> bool:
 
 
 EITHER_SIGNAL = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+EITHER_SIGNAL_AND_DATABASE = pytest.mark.parametrize(
+    ("number", "database_url"),
+    [(signal.SIGTERM, "sqlite"), (signal.SIGINT, "postgresql")],
+    ids=["SIGTERM-sqlite", "SIGINT-postgresql"],
+    indirect=["database_url"],
+)
+"""Each signal once and each database once: what heeds the one does not know of the other."""
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -66,7 +66,7 @@ def test_refused_credentials_pause_the_job_and_resume_goes_on(archive: Archive, 
     assert archive.kosmograph.value("SELECT pending FROM progress") >= 60 - 10 - len(blamed)
 
     archive.faults.rules.clear()
-    assert archive.kosmograph("resume", archive.kosmograph.value("SELECT job FROM progress")).code == 0
+    assert archive.kosmograph.here("resume", archive.kosmograph.value("SELECT job FROM progress")).code == 0
     run = archive.annotate(**BREAKER)
     assert run.code == (3 if blamed else 0), run.err
     assert archive.failed() == blamed

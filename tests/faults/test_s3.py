@@ -79,7 +79,7 @@ def test_throttling_never_trips_the_breaker(archive: Archive) -> None:
     assert set(archive.failed().values()) == {"throttled"}
     archive.assert_sound("throttled")
     archive.faults.rules.clear()
-    assert archive.kosmograph("retry", archive.kosmograph.value("SELECT job FROM progress")).code == 0
+    assert archive.kosmograph.here("retry", archive.kosmograph.value("SELECT job FROM progress")).code == 0
     assert archive.annotate().code == 0
     archive.assert_sound()
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from schemas.ledger import dispatch
 from tests.faults.invariants import assert_sound
-from tests.faults.night import EITHER_SIGNAL, ON_POSTGRESQL, ON_SQLITE, Night, is_gone
+from tests.faults.night import EITHER_SIGNAL, EITHER_SIGNAL_AND_DATABASE, ON_POSTGRESQL, ON_SQLITE, Night, is_gone
 
 
 def test_chunks_of_a_killed_worker_are_done_by_another(night: Night) -> None:
@@ -24,6 +24,7 @@ def test_chunks_of_a_killed_worker_are_done_by_another(night: Night) -> None:
     night.finish(uris)
 
 
+@ON_SQLITE  # no database sees what Redis does
 def test_message_that_redis_gave_to_a_stopped_worker_is_sent_again(night: Night) -> None:
     """The lost BRPOP: Redis has sent it, nobody has written down that it was received, and the worker is killed."""
     uris = night.job(100, chunk_size=4)
@@ -51,7 +52,7 @@ def test_message_that_redis_gave_to_a_stopped_worker_is_sent_again(night: Night)
     assert not night.blamed()
 
 
-@EITHER_SIGNAL
+@EITHER_SIGNAL_AND_DATABASE
 def test_worker_under_load_commits_what_is_finished_and_leaves(night: Night, number: int) -> None:
     """The signal goes to its whole group, as from a terminal or Slurm. What is left of a chunk is a chunk."""
     uris = night.job(160, chunk_size=16)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from schemas.items import Item
 from schemas.ledger import dispatch, jobs, listing, settlement, work
 from schemas.recipes import Recipe
 from schemas.results import Annotation, Completion, Content, EntityScores, Failure, Settled
+from tests.pipeline.conftest import Run, here
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -35,6 +37,12 @@ def cli(tmp_path: Path) -> Cli:
         )
 
     return run
+
+
+@pytest.fixture
+def cli_here(tmp_path: Path) -> Callable[..., Run]:
+    """The same in this process, for a command that only looks or is refused."""
+    return partial(here, tmp_path)
 
 
 @pytest.fixture

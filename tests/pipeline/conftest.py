@@ -1,19 +1,25 @@
 """Whole runs in real processes, as a person starts them."""
 
 import io
-import json
+import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from PIL import Image
+
+from kosmograph.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +31,35 @@ class Run:
     code: int
     out: str
     err: str
+
+
+def here(folder: Path, *arguments: str, **variables: str) -> Run:
+    """A command in this process, for one that only looks or is refused; this process logs as before."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["kosmograph", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO())
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setattr(logging, "basicConfig", lambda **_: None)
+        patch.setattr(structlog, "configure", lambda **_: None)
+        patch.setattr("schemas.logs.QUIET", ())
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    texts = []
+    for stream in (out, err):
+        stream.seek(0)
+        texts.append(stream.read())
+    return Run(code, *texts)
 
 
 class Kosmograph:
@@ -39,6 +74,10 @@ class Kosmograph:
         done = self.start(*arguments, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, **variables)
         out, err = done.communicate(input, timeout=240)
         return Run(done.returncode, out, err)
+
+    def here(self, *arguments: str, **variables: str) -> Run:
+        """The same in this process, for a command that only looks or is refused."""
+        return here(self.folder, *arguments, **variables)
 
     def start(self, *arguments: str, stdin: int = subprocess.DEVNULL, **variables: str) -> "subprocess.Popen[str]":
         """Start a command, in a process group of its own."""
@@ -62,9 +101,10 @@ class Kosmograph:
         return self("annotate", *arguments, *model, input=input, **variables)
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        run = self("sql", query, "--format", "json")
-        assert run.code == 0, run.err
-        return json.loads(run.out)
+        """Rows of the SQLite database in the folder, without a process for them."""
+        with closing(sqlite3.connect(f"file:{self.folder / 'kosmograph.db'}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(query)]
 
     def value(self, query: str) -> Any:
         """The one value that a query answers."""
@@ -84,6 +124,20 @@ def kosmograph(tmp_path: Path) -> Iterator[Kosmograph]:
     line = Kosmograph(folder)
     yield line
     line.end()
+
+
+@pytest.fixture(scope="module")
+def new_kosmograph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Kosmograph]]:
+    """Makes a command line in a folder of its own, for runs that several tests look at."""
+    lines: list[Kosmograph] = []
+
+    def make() -> Kosmograph:
+        lines.append(Kosmograph(tmp_path_factory.mktemp("work")))
+        return lines[-1]
+
+    yield make
+    for line in lines:
+        line.end()
 
 
 @pytest.fixture

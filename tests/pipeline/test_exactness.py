@@ -1,17 +1,22 @@
 """With `--exact` and float32 the pipeline says what the plain transformers loop says, word for word, box for box."""
 
+import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 
 from schemas.recipes import MAX_NEW_TOKENS, prompt_for
 from schemas.settings import load_settings
+from tests.pipeline.conftest import Kosmograph
 from worker.images import Limits, upright
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples/images").iterdir())
 PHRASE = "a red circle"
 PROMPTS = {task: prompt_for(task, PHRASE) for task in ("brief", "detailed", "phrase")}
 
@@ -36,14 +41,20 @@ def plain_loop(path: Path, task: str) -> tuple[str, list[tuple[str, tuple[int, i
     return processor.post_process_generation(text)
 
 
-def test_annotations_are_those_of_the_plain_loop(kosmograph) -> None:
-    examples = sorted((ROOT / "examples/images").iterdir())
+@pytest.fixture(scope="module")
+def exact(new_kosmograph: Callable[[], Kosmograph]) -> Kosmograph:
+    """All drawings, annotated with `--exact` for three prompts."""
+    kosmograph = new_kosmograph()
     options = ("--task", "brief", "--task", "detailed", "--phrase", PHRASE)
-    run = kosmograph.annotate(*map(str, examples), "--model", "demo", "--exact", *options)
+    run = kosmograph.annotate(*map(str, EXAMPLES), "--model", "demo", "--exact", *options)
     assert run.code == 0, run.err
-    captions = {(name_of(row), row["task"]): row["caption"] for row in kosmograph.sql("SELECT * FROM captions")}
-    boxes = kosmograph.sql("SELECT * FROM groundings ORDER BY entity, box")
-    for path in examples:
+    return kosmograph
+
+
+def test_annotations_are_those_of_the_plain_loop(exact: Kosmograph) -> None:
+    captions = {(name_of(row), row["task"]): row["caption"] for row in exact.sql("SELECT * FROM captions")}
+    boxes = exact.sql("SELECT * FROM groundings ORDER BY entity, box")
+    for path in EXAMPLES:
         for task in PROMPTS:
             expected_caption, entities = plain_loop(path, task)
             expected = [(phrase, span, tuple(box)) for phrase, span, some in entities for box in some]
@@ -54,6 +65,18 @@ def test_annotations_are_those_of_the_plain_loop(kosmograph) -> None:
             ]
             assert captions[path.name, task] == expected_caption
             assert found == expected
+
+
+def test_try_and_show_give_the_same_scores_as_json(exact: Kosmograph) -> None:
+    picture = str(ROOT / "examples/images/postcard.jpg")
+    run = exact("try", picture, "--model", "demo", "--json", "--task", "brief", "--phrase", "a circle")
+    tried, given = (answer["groundings"] for answer in json.loads(run.out))
+    assert all(0 < box["score"] <= 1 and 0 < box["phrase_score"] <= 1 for box in tried)
+    assert given
+    assert {box["phrase_score"] for box in given if box["phrase"] == "a circle"} == {None}
+    (shown,) = [one for one in json.loads(exact("show", picture, "--json").out) if one["task"] == "brief"]
+    scores = [(box["score"], box["phrase_score"]) for box in shown["boxes"]]
+    assert scores == [pytest.approx((box["score"], box["phrase_score"]), rel=1e-4) for box in tried]
 
 
 def name_of(row: dict[str, Any]) -> str:

@@ -1,12 +1,15 @@
 """Bad files among good ones: each ends as a failure with its code, and every neighbour is annotated."""
 
+import shutil
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import Code
+from tests.pipeline.conftest import Kosmograph, Run, jpeg
 
 
 def bomb() -> bytes:
@@ -21,12 +24,17 @@ def bomb() -> bytes:
     )
 
 
-@pytest.fixture
-def mixed(photos: Path, picture) -> dict[str, Code]:
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("photos")
+
+
+@pytest.fixture(scope="module")
+def mixed(photos: Path) -> dict[str, Code]:
     """Twenty good pictures in a folder with bad ones; the bad ones' names and codes."""
     for number in range(20):
-        (photos / f"good-{number:02}.jpg").write_bytes(picture(number))
-    whole = picture(100, (640, 480))
+        (photos / f"good-{number:02}.jpg").write_bytes(jpeg(number))
+    whole = jpeg(100, (640, 480))
     bad = {
         "corrupt.jpg": (whole[:2] + b"\x00" * 400, Code.NOT_AN_IMAGE),
         "truncated.jpg": (whole[: len(whole) // 2], Code.TRUNCATED),
@@ -40,8 +48,15 @@ def mixed(photos: Path, picture) -> dict[str, Code]:
     return {name: code for name, (_, code) in bad.items()}
 
 
-def test_bad_files_fail_alone_with_their_codes(kosmograph, photos: Path, mixed) -> None:
-    run = kosmograph.annotate(str(photos), "--job", "mixed")
+@pytest.fixture(scope="module")
+def done(new_kosmograph: Callable[[], Kosmograph], photos: Path, mixed: dict[str, Code]) -> tuple[Kosmograph, Run]:
+    """The run over all of them, where it was, and how it ended."""
+    kosmograph = new_kosmograph()
+    return kosmograph, kosmograph.annotate(str(photos), "--job", "mixed")
+
+
+def test_bad_files_fail_alone_with_their_codes(done: tuple[Kosmograph, Run], mixed: dict[str, Code]) -> None:
+    kosmograph, run = done
     assert run.code == 3, run.err
     assert "26 images, 20 annotated, 0 reused, 6 failed" in run.out
     assert "kosmograph failures mixed" in run.out
@@ -51,31 +66,34 @@ def test_bad_files_fail_alone_with_their_codes(kosmograph, photos: Path, mixed) 
     assert kosmograph.value("SELECT COUNT(*) FROM captions") == 20
 
 
-def test_failures_are_not_tried_again_until_retry(kosmograph, photos: Path, mixed, picture) -> None:
-    kosmograph.annotate(str(photos), "--job", "mixed")
-    first = kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id")
-    assert kosmograph.annotate(str(photos), "--job", "mixed").code == 3
-    assert kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id") == first
-    (photos / "empty.jpg").write_bytes(picture(200))
-    assert kosmograph("retry", "mixed", "--code", "empty_file").code == 0
-    run = kosmograph.annotate(str(photos), "--job", "mixed")
-    assert run.code == 3
-    assert "26 images, 21 annotated, 0 reused, 5 failed" in run.out
-    left = {row["uri"].rpartition("/")[2] for row in kosmograph.sql("SELECT uri FROM failures")}
-    assert left == set(mixed) - {"empty.jpg"}
+def test_failures_command_shows_each_with_its_reason(done: tuple[Kosmograph, Run], mixed: dict[str, Code]) -> None:
+    run = done[0]("failures", "mixed")
+    assert run.code == 0
+    for name, code in mixed.items():
+        assert name in run.out
+        assert code in run.out
 
 
-def test_strict_stops_at_the_first_failure(kosmograph, photos: Path, mixed) -> None:
+def test_strict_stops_at_the_first_failure(kosmograph: Kosmograph, photos: Path, mixed: dict[str, Code]) -> None:
     run = kosmograph.annotate(str(photos), "--job", "mixed", "--strict")
     assert run.code == 1
     assert "--strict" in run.err
     assert kosmograph.value("SELECT state FROM jobs") == "paused"
 
 
-def test_failures_command_shows_each_with_its_reason(kosmograph, photos: Path, mixed) -> None:
-    kosmograph.annotate(str(photos), "--job", "mixed")
-    run = kosmograph("failures", "mixed")
-    assert run.code == 0
-    for name, code in mixed.items():
-        assert name in run.out
-        assert code in run.out
+def test_failures_are_not_tried_again_until_retry(
+    done: tuple[Kosmograph, Run], kosmograph: Kosmograph, photos: Path, mixed: dict[str, Code]
+) -> None:
+    """In a copy of the database; one of the files is a picture by then."""
+    shutil.copytree(done[0].folder, kosmograph.folder, dirs_exist_ok=True)
+    first = kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id")
+    assert kosmograph.annotate(str(photos), "--job", "mixed").code == 3
+    assert kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id") == first
+    (photos / "empty.jpg").write_bytes(jpeg(200))
+    assert kosmograph.here("retry", "mixed", "--code", "empty_file").code == 0
+    run = kosmograph.annotate(str(photos), "--job", "mixed")
+    (photos / "empty.jpg").write_bytes(b"")
+    assert run.code == 3
+    assert "26 images, 21 annotated, 0 reused, 5 failed" in run.out
+    left = {row["uri"].rpartition("/")[2] for row in kosmograph.sql("SELECT uri FROM failures")}
+    assert left == set(mixed) - {"empty.jpg"}

@@ -10,7 +10,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-IMAGES = 3000
+from tests.pipeline.conftest import jpeg
+
+IMAGES = 1500
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough small pictures that no run is through with them before it is interrupted."""
+    place = tmp_path_factory.mktemp("photos")
+    for number in range(IMAGES):
+        (place / f"{number:05}.jpg").write_bytes(jpeg(number))
+    return place
 
 
 @pytest.fixture
@@ -66,8 +77,9 @@ def assert_the_same_command_goes_on(kosmograph, folder: Path) -> None:
     assert_every_image_has_one_outcome(kosmograph)
 
 
-def test_ctrl_c_commits_what_is_finished_and_the_same_command_goes_on(kosmograph, many, half_way, wait_for) -> None:
-    folder = many(IMAGES)
+def test_ctrl_c_commits_what_is_finished_and_the_same_command_goes_on(
+    kosmograph, folder: Path, half_way, wait_for
+) -> None:
     run = half_way(folder)
     children = children_of(run.pid)
     assert children
@@ -81,8 +93,9 @@ def test_ctrl_c_commits_what_is_finished_and_the_same_command_goes_on(kosmograph
     assert_the_same_command_goes_on(kosmograph, folder)
 
 
-def test_kill_9_leaves_nothing_running_and_the_same_command_goes_on(kosmograph, many, half_way, wait_for) -> None:
-    folder = many(IMAGES)
+def test_kill_9_leaves_nothing_running_and_the_same_command_goes_on(
+    kosmograph, folder: Path, half_way, wait_for
+) -> None:
     run = half_way(folder)
     children = children_of(run.pid)
     run.kill()
@@ -110,9 +123,8 @@ def workers_of(run: "subprocess.Popen[str]") -> list[psutil.Process]:
     return [child for child, words in commands.items() if "worker" in words and "kosmograph.keeper" not in words]
 
 
-def test_two_runs_of_one_job_at_once_are_refused(kosmograph, many, half_way) -> None:
+def test_two_runs_of_one_job_at_once_are_refused(kosmograph, folder: Path, half_way) -> None:
     """The second says so in one line; the first goes on as if nothing had happened."""
-    folder = many(IMAGES)
     first = half_way(folder)
     with standing_still(first):
         second = kosmograph.annotate(str(folder))
@@ -124,8 +136,7 @@ def test_two_runs_of_one_job_at_once_are_refused(kosmograph, many, half_way) -> 
     assert_every_image_has_one_outcome(kosmograph)
 
 
-def test_pause_ends_the_run_and_the_same_command_resumes(kosmograph, many, half_way) -> None:
-    folder = many(IMAGES)
+def test_pause_ends_the_run_and_the_same_command_resumes(kosmograph, folder: Path, half_way) -> None:
     run = half_way(folder)
     with standing_still(run):
         job = kosmograph.value("SELECT job FROM progress")
@@ -139,8 +150,8 @@ def test_pause_ends_the_run_and_the_same_command_resumes(kosmograph, many, half_
     assert_every_image_has_one_outcome(kosmograph)
 
 
-def test_cancelled_job_keeps_what_is_annotated(kosmograph, many, half_way) -> None:
-    run = half_way(many(IMAGES))
+def test_cancelled_job_keeps_what_is_annotated(kosmograph, folder: Path, half_way) -> None:
+    run = half_way(folder)
     with standing_still(run):
         assert kosmograph("cancel", kosmograph.value("SELECT job FROM progress")).code == 0
     run.communicate(timeout=60)
@@ -151,8 +162,7 @@ def test_cancelled_job_keeps_what_is_annotated(kosmograph, many, half_way) -> No
     assert progress["pending"] > 0
 
 
-def test_killed_worker_is_replaced_and_its_chunks_are_done(kosmograph, many, half_way) -> None:
-    folder = many(IMAGES)
+def test_killed_worker_is_replaced_and_its_chunks_are_done(kosmograph, folder: Path, half_way) -> None:
     run = half_way(folder)
     for worker in workers_of(run):
         worker.kill()

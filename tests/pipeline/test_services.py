@@ -20,7 +20,7 @@ def test_submitted_job_is_done_by_dispatcher_and_workers(
     services = [kosmograph.start(*command, **everywhere) for command in commands]
 
     def status() -> dict[str, Any]:
-        return dict(json.loads(kosmograph("status", "night", "--json", **everywhere).out)[0])
+        return dict(json.loads(kosmograph.here("status", "night", "--json", **everywhere).out)[0])
 
     wait_for(lambda: status()["state"] == "finished", 60.0)
     assert (status()["annotated"], status()["reused"], status()["failed"]) == (100, 0, 0)
@@ -37,8 +37,8 @@ def test_job_of_another_broker_goes_on_without_it(kosmograph, many, own_broker, 
     waiting = kosmograph.start(
         "annotate", folder, "--model", "null", "--workers", "0", "--broker", own_broker.url
     )  # fmt: skip
-    queued = "SELECT COUNT(*) FROM jobs WHERE images = 20"
-    wait_for(lambda: kosmograph("sql", queued, "--format", "csv").out.endswith("1\n"), 60.0)
+    queued = ("sql", "SELECT COUNT(*) FROM jobs WHERE images = 20", "--format", "csv")
+    wait_for(lambda: kosmograph.here(*queued).out.endswith("1\n"), 60.0)
     waiting.send_signal(signal.SIGINT)
     waiting.communicate(timeout=60)
     assert waiting.returncode == 130

@@ -4,10 +4,10 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.pipeline.conftest import Kosmograph
 from tests.security.test_local_files import everything
 
 WORD = "planted-77c3ab"
@@ -21,14 +21,21 @@ DATABASES = [
     f"mysql://user:{WORD}@127.0.0.1/kosmograph",
     f"user:{WORD}@127.0.0.1",
     f"postgresql://user:{WORD}@127.0.0.1:1/k?no_such_option={WORD}",
+    f"postgresql://user:{WORD}@127.0.0.1:1/k?sslpassword={WORD}&application_name={WORD}",
+    WORD,
 ]
 BROKERS = [
-    f"redis://:{WORD}@no-such-host.test:6379/0",
     f"redis://user:{WORD}@127.0.0.1:port/0",
     f"redis://user:{WORD}@127.0.0.1:6379/base",
     f"redis://127.0.0.1:6379/0?password={WORD}",
     f"amqp://user:{WORD}@127.0.0.1//",
     f"user:{WORD}@127.0.0.1",
+    f"redis://:{WORD}@127.0.0.1:1/{WORD}",
+    WORD,
+]
+BROKERS_AWAY = [
+    f"redis://:{WORD}@no-such-host.test:6379/0",
+    f"redis://:{WORD}@127.0.0.1:1/0",
     f"rediss://:{WORD}@127.0.0.1:1/0?ssl_ca_certs=/no/such/file",
 ]
 SOURCES = [
@@ -46,17 +53,35 @@ def clean(*said: object) -> bool:
 
 
 @pytest.mark.parametrize("db", DATABASES)
-def test_database_url_tells_nothing(kosmograph: Any, photos: Path, picture: Callable[..., bytes], db: str) -> None:
+def test_database_url_tells_nothing(
+    kosmograph: Kosmograph, photos: Path, picture: Callable[..., bytes], db: str
+) -> None:
     (photos / "a.jpg").write_bytes(picture(1))
-    for command in (("status",), ("sql", "SELECT 1"), ("submit", str(photos), "--model", "null"), ("doctor",)):
-        run = kosmograph(*command, KOSMOGRAPH_DB=db)
+    submit = ("submit", str(photos), "--model", "null")
+    for command in (("status",), ("sql", "SELECT 1"), ("pause", "job"), submit, ("doctor",)):
+        run = kosmograph.here(*command, KOSMOGRAPH_DB=db)
         assert run.code in (1, 2), run.out
         assert clean(run.out, run.err), run.out + run.err
         assert command == ("doctor",) or len(run.err.splitlines()) == 1, run.err
 
 
+def test_process_tells_nothing_of_its_database(kosmograph: Kosmograph, photos: Path) -> None:
+    for command in (("status",), ("annotate", str(photos), "--model", "null"), ("doctor",)):
+        run = kosmograph(*command, KOSMOGRAPH_DB=DATABASES[0])
+        assert run.code == 1
+        assert clean(run.out, run.err), run.out + run.err
+
+
 @pytest.mark.parametrize("broker", BROKERS)
-def test_broker_url_tells_nothing(kosmograph: Any, broker: str) -> None:
+def test_broker_url_is_refused_and_tells_nothing(kosmograph: Kosmograph, broker: str) -> None:
+    for command, code in ((("doctor",), 1), (("dispatch",), 2), (("worker", "--model", "null"), 2)):
+        run = kosmograph.here(*command, KOSMOGRAPH_BROKER=broker)
+        assert (run.code, clean(run.out, run.err)) == (code, True), run.out + run.err
+        assert "Traceback" not in run.err
+
+
+@pytest.mark.parametrize("broker", [BROKERS[0], *BROKERS_AWAY])
+def test_broker_url_tells_nothing(kosmograph: Kosmograph, broker: str) -> None:
     run = kosmograph("doctor", KOSMOGRAPH_BROKER=broker)
     assert (run.code, clean(run.out, run.err)) == (1, True), run.out + run.err
     for command in (("dispatch",), ("worker", "--model", "null")):
@@ -71,13 +96,22 @@ def test_broker_url_tells_nothing(kosmograph: Any, broker: str) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("options", [(), ("--allow-http",)])
-def test_source_is_refused_without_its_secret(kosmograph: Any, source: str, options: tuple[str, ...]) -> None:
-    run = kosmograph.annotate(source, *options)
+def test_source_is_refused_without_its_secret(kosmograph: Kosmograph, source: str, options: tuple[str, ...]) -> None:
+    for command in ("annotate", "submit"):
+        run = kosmograph.here(command, source, "--model", "null", *options)
+        assert (run.code, len(run.err.splitlines())) == (2, 1), run.err
+        assert clean(run.out, run.err), run.err
+
+
+def test_process_refuses_a_source_without_its_secret(kosmograph: Kosmograph) -> None:
+    run = kosmograph.annotate(SOURCES[0])
     assert (run.code, len(run.err.splitlines())) == (2, 1), run.err
     assert clean(run.out, run.err), run.err
 
 
-def test_secrets_of_a_manifest_are_stored_nowhere(kosmograph: Any, photos: Path, picture: Callable[..., bytes]) -> None:
+def test_secrets_of_a_manifest_are_stored_nowhere(
+    kosmograph: Kosmograph, photos: Path, picture: Callable[..., bytes]
+) -> None:
     """Each such row fails under a name without them; also in what standard input and a broken S3 leave behind."""
     (photos / "a.jpg").write_bytes(picture(1))
     (photos / "list.txt").write_text("\n".join(["a.jpg", *SOURCES, "s3://bucket/a.jpg"]))
@@ -92,13 +126,13 @@ def test_secrets_of_a_manifest_are_stored_nowhere(kosmograph: Any, photos: Path,
     assert clean(run.out, run.err, json.dumps(failures), everything(kosmograph.folder), shown)
 
 
-def test_s3_tells_neither_keys_nor_endpoint_password(kosmograph: Any) -> None:
+def test_s3_tells_neither_keys_nor_endpoint_password(kosmograph: Kosmograph) -> None:
     for endpoint in (f"http://user:{WORD}@127.0.0.1:1", f"user:{WORD}@minio", f"http://user:{WORD}@[x"):
         run = kosmograph.annotate("s3://bucket/photos/", KOSMOGRAPH_S3_ENDPOINT_URL=endpoint, **KEYS)
         assert (run.code in (1, 2), len(run.err.splitlines())) == (True, 1), run.err
         assert clean(run.out, run.err), run.err
 
 
-def test_wrong_value_of_a_setting_is_not_repeated(kosmograph: Any) -> None:
-    run = kosmograph("doctor", KOSMOGRAPH_WORKERS=WORD)
+def test_wrong_value_of_a_setting_is_not_repeated(kosmograph: Kosmograph) -> None:
+    run = kosmograph.here("doctor", KOSMOGRAPH_WORKERS=WORD)
     assert (run.code, clean(run.err)) == (2, True)

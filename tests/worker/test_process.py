@@ -1,7 +1,6 @@
 """`kosmograph worker` as a process: how it starts, drains and ends."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from schemas.ledger import dispatch, jobs, listing
 from schemas.ledger.dispatch import Departure
 from schemas.recipes import Recipe, queue_name
 from schemas.uris import file_uri
+from tests.faults.night import EITHER_SIGNAL_AND_DATABASE
 from worker.revision import resolve
 
 NULL = resolve("null")
@@ -100,7 +100,7 @@ def send(database: Database, broker: str, most: int = 100) -> list[Departure]:
     return departures
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@EITHER_SIGNAL_AND_DATABASE
 def test_worker_drains_at_a_signal_and_leaves_nothing_leased(
     database: Database,
     database_url: str,
