@@ -14,9 +14,7 @@ from schemas.errors import Code
 from tests.catalog.conftest import Picture, Shelve, Thing
 
 FILE = (Path(__file__).parents[2] / "examples" / "queries.sql").read_text()
-QUERIES = {
-    question: query for question, query in re.findall(r"^-- ([^\n]+\?)[^\n]*\n((?:[^-\n].*\n)+?)(?=\n|\Z)", FILE, re.M)
-}
+QUERIES = dict(re.findall(r"^-- ([^\n]+\?)[^\n]*\n((?:[^-\n].*\n)+?)(?=\n|\Z)", FILE, re.M))
 LEFT, RIGHT, WHOLE = (0.0, 0.0, 0.25, 0.5), (0.5, 0.0, 1.0, 0.5), (0.0, 0.0, 1.0, 1.0)
 
 Rows = list[dict[str, Any]]
