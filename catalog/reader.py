@@ -4,6 +4,7 @@ SQLite is reached through its driver alone, because SQLAlchemy takes a third of 
 """
 
 import json
+import math
 import re
 import sqlite3
 import time
@@ -45,6 +46,8 @@ class Reader(ABC):
 
     dialect: str
     _connection: Any
+    _explain: str
+    """What stands before a statement to have its plan; no option may follow it, so that nothing is ever run."""
 
     @abstractmethod
     def __str__(self) -> str: ...
@@ -67,6 +70,20 @@ class Reader(ABC):
 
         Raises UsageError, in one line, for all that is none, takes too long or is too much.
         """
+
+    def explain(self, query: str, *, timeout_s: float = TIMEOUT_S) -> Answer:
+        """How the database would go about one SELECT of a person, without doing it: a row a step, what serves it below.
+
+        Raises UsageError as `ask` does: it is the same guard.
+        """
+        steps = self._steps(self.ask(f"{self._explain} {query}", timeout_s=timeout_s))
+        if not steps:
+            raise UsageError("the statement has no plan; sql --explain takes a SELECT")
+        return Answer(["plan"], [(step,) for step in steps])
+
+    @abstractmethod
+    def _steps(self, plan: Answer) -> list[str]:
+        """The lines of a plan as the database gives it."""
 
     def close(self) -> None:
         self._connection.close()
@@ -105,6 +122,7 @@ class _Sqlite(Reader):
     """A file, opened for reading."""
 
     dialect = "sqlite"
+    _explain = "EXPLAIN QUERY PLAN"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -117,6 +135,7 @@ class _Sqlite(Reader):
         except sqlite3.Error as error:
             raise SetupError(f"{self} cannot be opened: {error}; check its permissions") from None
         self._connection.set_progress_handler(lambda: None, STEPS_BETWEEN_SIGNALS)
+        self._connection.create_function("ln", 1, _ln, deterministic=True)
 
     def __str__(self) -> str:
         return f"sqlite:///{self._path}"
@@ -149,6 +168,17 @@ class _Sqlite(Reader):
         finally:
             self._connection.set_authorizer(None)
 
+    def _steps(self, plan: Answer) -> list[str]:
+        depths: dict[int, int] = {}
+        for step, above, *_ in plan.rows:
+            depths[step] = depths.get(above, -1) + 1
+        return [f"{'  ' * depths[step]}{told}" for step, *_, told in plan.rows]
+
+
+def _ln(number: float | None) -> float | None:
+    """The natural logarithm, for the view `cooccurrences`: SQLite may be built without it."""
+    return math.log(number) if isinstance(number, int | float) and number > 0 else None
+
 
 def _only_reads(action: int, *about: str | None) -> int:
     """SQLite asks before it prepares a statement: no ATTACH, PRAGMA, transaction or write gets past.
@@ -168,6 +198,7 @@ class _Postgresql(Reader):
     """
 
     dialect = "postgresql"
+    _explain = "EXPLAIN (FORMAT TEXT)"
 
     def __init__(self, url: str) -> None:
         from sqlalchemy.exc import DBAPIError
@@ -220,6 +251,9 @@ class _Postgresql(Reader):
             raise _too_long(timeout_s) from None
         except Error as error:
             raise _refusal(error) from None
+
+    def _steps(self, plan: Answer) -> list[str]:
+        return [row[0] for row in plan.rows]
 
     def close(self) -> None:
         super().close()

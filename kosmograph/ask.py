@@ -4,21 +4,35 @@ import sys
 
 from catalog.reader import MOST_ROWS, TIMEOUT_S, Answer
 from kosmograph.control import open_database
-from kosmograph.output import say_csv, say_json, say_table
+from kosmograph.output import say, say_csv, say_json, say_table
 from schemas.errors import SetupError, UsageError
 
 FORMATS = ("table", "csv", "json", "parquet")
 
 
-def ask(query: str, output: str, db: str | None, *, timeout_s: float = TIMEOUT_S, most_rows: int = MOST_ROWS) -> int:
-    """Print the answer to a query; the exit code."""
+def ask(
+    query: str,
+    output: str,
+    db: str | None,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    most_rows: int = MOST_ROWS,
+    explain: bool = False,
+) -> int:
+    """Print the answer to a query, or with `explain` the database's plan for it; the exit code."""
     if output not in FORMATS:
         raise UsageError(f"unknown format {output!r}; formats are {', '.join(FORMATS)}")
     if output == "parquet" and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal; send it to a file: --format parquet > out.parquet")
     with open_database(db) as reader:
-        answer = reader.ask(query, timeout_s=timeout_s, most_rows=most_rows)
-    if output == "table":
+        if explain:
+            answer = reader.explain(query, timeout_s=timeout_s)
+        else:
+            answer = reader.ask(query, timeout_s=timeout_s, most_rows=most_rows)
+    if output == "table" and explain:
+        for (step,) in answer.rows:
+            say(step)
+    elif output == "table":
         say_table(answer.columns, answer.rows)
     elif output == "csv":
         say_csv(answer.columns, answer.rows)

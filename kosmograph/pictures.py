@@ -30,14 +30,19 @@ class DrawnBox:
     valid: bool
 
 
-def picture_of(uri: str, settings: Settings) -> Any:
-    """The upright picture behind a URI, as Pillow's image. Raises ImageFailure."""
+def picture_of(uri: str, settings: Settings, roots: Sequence[str] | None = None) -> Any:
+    """The upright picture behind a URI, as Pillow's image; a local file only below `roots`, where they are given.
+
+    Raises ImageFailure.
+    """
+    from schemas.roots import Roots
     from schemas.storage import StorageOptions
     from worker.fetch import Fetcher
     from worker.images import Limits, upright
 
     limits = Limits.from_settings(settings)
-    return upright(Fetcher(limits, StorageOptions.of(settings)).fetch(uri).data, limits)
+    fetcher = Fetcher(limits, StorageOptions.of(settings), None if roots is None else Roots(roots))
+    return upright(fetcher.fetch(uri).data, limits)
 
 
 def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Path, note: str = "") -> None:

@@ -102,7 +102,11 @@ def find(
 
 def sql(
     query: Annotated[
-        str, typer.Argument(metavar="SELECT...", help="One statement; views: captions, groundings, failures, progress.")
+        str,
+        typer.Argument(
+            metavar="SELECT...",
+            help="One statement; views: captions, groundings, failures, progress, relations, cooccurrences.",
+        ),
     ],
     output: Annotated[
         str, typer.Option("--format", metavar="table|csv|json|parquet", help="parquet goes to a pipe or file.")
@@ -113,15 +117,18 @@ def sql(
     limit: Annotated[
         int, typer.Option("--limit", metavar="ROWS", min=0, help="An answer of more rows is refused; 0: any number.")
     ] = 100_000,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="How the database would find the answer, instead of the answer.")
+    ] = False,
     db: Db = None,
 ) -> None:
-    """Ask the database. Read-only.
+    """Ask the database. Read-only. examples/queries.sql has questions to begin with.
 
     Example: kosmograph sql "SELECT phrase_norm, COUNT(*) FROM groundings GROUP BY 1 ORDER BY 2 DESC LIMIT 10"
     """
     from kosmograph.ask import ask
 
-    raise typer.Exit(ask(query, output, db, timeout_s=timeout, most_rows=limit))
+    raise typer.Exit(ask(query, output, db, timeout_s=timeout, most_rows=limit, explain=explain))
 
 
 COMMANDS = (show, find, sql)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,51 @@ def test_what_is_no_reading_is_refused_in_one_line_and_changes_nothing(
     assert "\n" not in str(refused.value)
     assert content(database) == before
     assert not list(tmp_path.glob("new*"))
+
+
+def test_plan_says_how_and_not_what(database: Database, url: str, capsys: Capture) -> None:
+    ask("SELECT uri FROM captions WHERE image_id = 1 ORDER BY created_at", "table", url, explain=True)
+    shown = capsys.readouterr().out
+    assert "s3://" not in shown
+    assert "ix_outcomes_image_id" in shown or not database.is_sqlite
+    assert "TEMP B-TREE FOR ORDER BY" in shown or "Sort Key" in shown
+    ask("SELECT uri FROM captions", "json", url, explain=True)
+    assert [row.keys() for row in json.loads(capsys.readouterr().out)][:1] == [{"plan"}]
+
+
+def test_step_of_a_plan_stands_below_what_it_serves(url: str) -> None:
+    with open_reader(url) as reader:
+        nested = "SELECT 1 FROM jobs WHERE id IN (SELECT job_id FROM outcomes GROUP BY job_id HAVING COUNT(*) > 3)"
+        steps = [row[0] for row in reader.explain(nested).rows]
+    depths = [len(step) - len(step.lstrip()) for step in steps]
+    assert depths[0] == 0
+    assert max(depths) > 0
+
+
+@pytest.mark.parametrize("query", [*WRITES, *SQLITE, *POSTGRESQL, "ANALYZE SELECT 1", "(ANALYZE) SELECT 1"])
+def test_plan_of_what_is_no_reading_is_refused_or_only_a_plan(
+    database: Database, url: str, tmp_path: Path, query: str
+) -> None:
+    if query in (POSTGRESQL if database.is_sqlite else SQLITE):
+        pytest.skip("a statement of the other database")
+    before = content(database)
+    only_read_when_run = query.startswith("SELECT ") and ";" not in query and not database.is_sqlite
+    with suppress(UsageError) if only_read_when_run else pytest.raises(UsageError, match=r"^[^\n]+$"):
+        ask(query.format(folder=tmp_path), "table", url, explain=True)
+    assert content(database) == before
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_plan_runs_nothing(url: str) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+    with open_reader(url) as reader:
+        assert reader.explain(endless, timeout_s=20).rows
+
+
+def test_logarithm_is_there_in_any_build_of_sqlite(database: Database, url: str) -> None:
+    with open_reader(url) as reader:
+        ((one, none),) = reader.ask("SELECT LN(EXP(1.0)), LN(NULL)").rows
+    assert (float(one), none) == (pytest.approx(1), None)
 
 
 def test_wrong_sql_is_one_line(url: str) -> None:

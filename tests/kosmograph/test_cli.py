@@ -46,7 +46,8 @@ OPTIONS = {
     "retry": {"--code", "--db"},
     "failures": {"--json", "--db"},
     "show": {"--job", "--save", "--allow-http", "--json", "--db"},
-    "sql": {"--format", "--timeout", "--limit", "--db"},
+    "sql": {"--format", "--timeout", "--limit", "--explain", "--db"},
+    "report": {"--out", "--pictures", "--allow-http", "--db"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
 }
 Here = Callable[..., Run]

@@ -197,3 +197,84 @@ def test_a_query_that_joins_views_has_the_same_answer_on_both_databases(ledger: 
         "ON c.image_id = g.image_id AND c.annotation_id = g.annotation_id WHERE NOT c.reused AND g.valid ORDER BY g.uri"
     )
     assert rows == GOLDEN
+
+
+RELATIONS = ("left_of", "right_of", "above", "below", "inside", "overlaps", "near")
+MIDDLE = (0.375, 0.375, 0.625, 0.625)
+LYING: dict[str, tuple[tuple[float, float, float, float], str, str, float]] = {
+    "far left": ((0.0, 0.375, 0.25, 0.625), "left_of", "right_of", 0),
+    "left and near": ((0.0625, 0.375, 0.3125, 0.625), "left_of near", "right_of near", 0),
+    "far below": ((0.375, 0.75, 0.625, 1.0), "below", "above", 0),
+    "above, sharing an edge": ((0.375, 0.125, 0.625, 0.375), "above near", "below near", 0),
+    "left, the borders across": (
+        (0.1875, 0.375, 0.4375, 0.625),
+        "left_of overlaps near",
+        "right_of overlaps near",
+        1 / 7,
+    ),
+    "shifted by half": ((0.5, 0.5, 0.75, 0.75), "overlaps near", "overlaps near", 1 / 7),
+    "within": ((0.4375, 0.4375, 0.5625, 0.5625), "inside overlaps near", "overlaps near", 0.25),
+    "within, by a cell over": ((0.34375, 0.5, 0.5, 0.625), "inside overlaps near", "overlaps near", 0.25 / 1.0625),
+    "the same": (MIDDLE, "overlaps near", "overlaps near", 1),
+    "far in a corner": ((0.0, 0.0, 0.125, 0.125), "left_of above", "right_of below", 0),
+    "without ground": ((0.5, 0.5, 0.5, 0.5), "inside overlaps near", "overlaps near", 0),
+}
+
+
+@pytest.mark.parametrize("lying", LYING)
+def test_relations_are_those_that_a_person_would_name(ledger: Any, lying: str) -> None:
+    corners, one_way, other_way, iou = LYING[lying]
+    a, b = (Box(*some, 0, 0, -2, True) for some in (corners, MIDDLE))
+    settle_one(ledger, Grounding("a b", (Entity("the a", 0, 1, (a,)), Entity("big b", 2, 3, (b,)))))
+    there, back = ledger.sql("SELECT * FROM relations ORDER BY entity")
+    assert [name for name in RELATIONS if there[name]] == sorted(one_way.split(), key=RELATIONS.index)
+    assert [name for name in RELATIONS if back[name]] == sorted(other_way.split(), key=RELATIONS.index)
+    assert there["iou"] == back["iou"] == pytest.approx(iou)
+    assert (there["phrase"], there["phrase_norm"], there["head"]) == ("the a", "a", "a")
+    assert (there["other_phrase"], there["other_norm"], there["other_head"]) == ("big b", "big b", "b")
+    assert (there["score"], there["other_area"], there["other_box"]) == (0.5, 0.0625, 0)
+
+
+def test_two_boxes_of_one_phrase_lie_to_one_another_and_none_to_itself(ledger: Any) -> None:
+    boxes = tuple(Box(*some, 0, 0, -2, True) for some in ((0.0, 0.0, 0.25, 0.25), (0.75, 0.0, 1.0, 0.25)))
+    inverted = Box(0.75, 0.5, 0.25, 1.0, 0, 0, -2, False)
+    settle_one(ledger, Grounding("two cats", (Entity("two cats", 0, 8, (*boxes, inverted)),)))
+    rows = ledger.sql("SELECT box, other_box, left_of, right_of FROM relations ORDER BY box, other_box")
+    assert [tuple(row.values()) for row in rows] == [(0, 1, True, False), (1, 0, False, True)]
+
+
+def test_pmi_is_that_of_pictures_and_by_hand(ledger: Any, items: Any) -> None:
+    said = ["a cat on a mat", "the cat on the mat", "a cat and a cat", "a mat", "a hat", "a hat", "a bat", ""]
+    job = ledger.job_of(*items(len(said)))
+    claim = ledger.one_claim()
+    done = []
+    for words, item in zip(said, claim.items, strict=True):
+        phrases = [f"a {word}" for word in words.split() if word.endswith("at")]
+        entities = tuple(Entity(phrase, 0, 1, ()) for phrase in phrases)
+        annotation = Annotation(
+            words, Grounding(words, entities), [EntityScores(None, []) for _ in entities], "stop", 7, None, "cpu"
+        )
+        done.append(Settled(item, "1", ledger.content(item.uri), dict.fromkeys(claim.recipes, annotation)))
+    assert ledger.complete(claim, *done)
+    assert ledger.now(job).annotated == len(said)
+    rows = ledger.sql("SELECT * FROM cooccurrences ORDER BY phrase_norm")
+    assert [tuple(row.values())[:-1] for row in rows] == [
+        ("job", "cat", "mat", 2, 3, 3),
+        ("job", "mat", "cat", 2, 3, 3),
+    ]
+    # log2 of 2/8 over 3/8 × 3/8
+    assert [float(row["pmi"]) for row in rows] == pytest.approx([0.8300749986] * 2)
+
+
+def test_cooccurrences_are_counted_in_each_job_and_in_images_and_not_in_annotations(ledger: Any, items: Any) -> None:
+    pair = Grounding("a cat on a mat", (Entity("a cat", 0, 5, ()), Entity("a mat", 9, 14, ())))
+    ledger.job_of(*items(2))
+    claim = ledger.one_claim()
+    said = Annotation("raw", pair, [EntityScores(None, []), EntityScores(None, [])], "stop", 7, None, "cpu")
+    same = [Settled(item, "1", ledger.content("same"), dict.fromkeys(claim.recipes, said)) for item in claim.items]
+    ledger.complete(claim, *same)
+    settle_one(ledger, pair, name="other")
+    rows = ledger.sql(
+        "SELECT job, images, phrase_images, other_images, pmi FROM cooccurrences WHERE phrase_norm = 'cat'"
+    )
+    assert sorted(tuple(row.values()) for row in rows) == [("job", 2, 2, 2, 0), ("other", 1, 1, 1, 0)]

@@ -1,0 +1,1 @@
+"""A job's report: what it counted (figures), as plots (plots), on one page (page)."""

@@ -1,0 +1,114 @@
+"""A job's report as one HTML page, which loads nothing and runs nothing."""
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Callable, Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from catalog.drawing import COLOURS
+from catalog.report import plots, words
+from catalog.report.figures import GRID, PAIRED, Figures, JobFacts
+from catalog.report.sample import Shown
+from schemas.uris import masked, printable
+
+NOTES = {
+    "demo": "Made by the demo model: a tiny KOSMOS-2 that Kosmograph ships, trained on drawings of coloured shapes. "
+    "It knows nothing else.",
+    "null": "Made without a model: the captions and boxes are the same for every image, to measure all the rest.",
+}
+ENDS = {"stop": "at its end (stop)", "length": "cut off at the most tokens (length)"}
+
+
+def page_of(figures: Figures, pictures: Sequence[Shown], made_at: float) -> str:
+    """The HTML. Whatever comes from the database is text in it, on one line, with what cannot be seen escaped."""
+    templates = Environment(
+        loader=PackageLoader("catalog.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "shown": lambda text: printable(masked(text)),
+        "number": words.number,
+        "compact": words.compact,
+        "moment": words.moment,
+        "duration": words.duration,
+    }
+    templates.filters |= filters
+    style = templates.get_template("style.css.j2").render(colours=_colours())
+    job, boxes = figures.job, figures.boxes
+    return templates.get_template("report.html.j2").render(
+        style=Markup(style),  # ours alone, and hashed as it stands
+        style_hash=Markup(_hash(style)),
+        job=job,
+        made_at=made_at,
+        notes=NOTES,
+        totals=_totals(job),
+        failures=figures.failures,
+        retry_command=lambda code: f"kosmograph retry {printable(shlex.quote(job.name))} --code {code}",
+        quoted=shlex.quote,
+        captions=figures.captions,
+        ends=ENDS,
+        share=words.share,
+        plural=words.plural,
+        phrases=figures.phrases,
+        heads=figures.heads,
+        pairs=figures.pairs,
+        together=figures.together,
+        paired=PAIRED,
+        boxes=boxes,
+        rate=plots.rate_chart(figures.rate),
+        words=plots.lengths_chart("words", "Length in words", "words", figures.captions.words),
+        tokens=plots.lengths_chart("tokens", "Length in tokens", "tokens", figures.captions.tokens),
+        box_scores=plots.scores_chart(
+            "box-scores", "Scores of boxes", "boxes", boxes.scores, _without(boxes.unscored, "box", "boxes")
+        ),
+        phrase_scores=plots.scores_chart(
+            "phrase-scores",
+            "Scores of phrases",
+            "phrases",
+            figures.phrase_scores,
+            _without(figures.unscored_phrases, "phrase", "phrases"),
+        ),
+        areas=plots.areas_chart(boxes.areas),
+        heat=plots.heat_map(figures.heat, boxes.valid),
+        frame=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
+        grid=GRID,
+        cell_size=plots.CELL_SIZE,
+        pictures=pictures,
+        annotated_images=figures.annotated_images,
+    )
+
+
+def _totals(job: JobFacts) -> list[tuple[str, str]]:
+    counted = [(name, words.number(getattr(job, name))) for name in ("images", "annotated", "reused", "failed")]
+    pending = [("pending", words.number(job.pending))]
+    return [
+        *counted,
+        *pending,
+        ("wall time", words.duration(job.wall_s)),
+        ("images/s", words.compact(job.images_per_s)),
+    ]
+
+
+def _without(count: int, one: str, many: str) -> str:
+    return f"; {words.plural(count, one, many)} {'has' if count == 1 else 'have'} none" if count else ""
+
+
+def _colours() -> list[dict[str, str]]:
+    """Those of the drawn boxes, each with black or white on it, whichever reads better (luma of ITU-R BT.601)."""
+    return [
+        {
+            "ground": "#{:02x}{:02x}{:02x}".format(*colour),
+            "ink": "#101014" if 299 * colour[0] + 587 * colour[1] + 114 * colour[2] > 128_000 else "#ffffff",
+        }
+        for colour in COLOURS
+    ]
+
+
+def _hash(style: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode('ascii')}"

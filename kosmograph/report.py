@@ -1,0 +1,85 @@
+"""`report`: a job on one page, written whole or not at all."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kosmograph.control import open_database
+from kosmograph.output import say, warn
+from kosmograph.pictures import picture_of
+from schemas.errors import SetupError, UsageError
+from schemas.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from catalog.records import Record
+    from catalog.report.figures import Figures
+    from catalog.report.sample import Shown
+
+
+def write_report(job: str, out: Path, *, pictures: int, allow_http: bool | None, db: str | None) -> int:
+    """Write the report of a job; the exit code."""
+    try:
+        from catalog.report.page import page_of
+    except ImportError as error:
+        raise SetupError(f"a report needs {error.name}: pip install 'kosmograph[gallery]'") from None
+    _require_place(out)
+    figures, records = _count(job, pictures, db)
+    shown = _draw(records, figures.job.roots, load_settings(db=db, allow_http=allow_http))
+    _write(out, page_of(figures, shown, time.time()))
+    say(f"saved {out}: {figures.job.images:,} images, {len(shown)} of them shown, {out.stat().st_size / 1e6:.1f} MB")
+    if unread := [one for one in shown if one.trouble]:
+        told = f"{unread[0].record.uri}: {unread[0].trouble}"
+        warn(f"{len(unread)} of the {len(shown)} pictures cannot be read, as the page says: {told}")
+    return 0
+
+
+def _count(job: str, pictures: int, db: str | None) -> "tuple[Figures, list[Record]]":
+    """All that comes from the database, before anything is drawn: it does not wait for slow pictures."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from catalog.report.figures import STEPS, figures_of
+    from catalog.report.sample import sample_of
+
+    columns = (TextColumn("counting: {task.description}"), BarColumn(), TimeElapsedColumn())
+    with (
+        open_database(db) as reader,
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+    ):
+        task = progress.add_task("", total=STEPS + 1, completed=-1)
+        figures = figures_of(reader, job, lambda what: progress.update(task, description=what, advance=1))
+        return figures, sample_of(reader, job, pictures)
+
+
+def _draw(records: "list[Record]", roots: Sequence[str] | None, settings: Settings) -> "list[Shown]":
+    from rich.console import Console
+    from rich.progress import track
+
+    from catalog.report.sample import bytes_for_each, shown
+
+    most = bytes_for_each(len(records))
+    return [
+        shown(record, lambda uri: picture_of(uri, settings, roots), most)
+        for record in track(records, "drawing", console=Console(stderr=True), transient=True)
+    ]
+
+
+def _require_place(out: Path) -> None:
+    """Before an hour is spent on counting."""
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}; make it, or name another with --out FILE.html")
+    if out.exists() and not out.is_file():
+        raise UsageError(f"{out} is no file that could be replaced; name another with --out FILE.html")
+
+
+def _write(out: Path, page: str) -> None:
+    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(page, encoding="utf-8")
+        os.replace(beside, out)
+    except OSError as error:
+        raise SetupError(f"the report cannot be written to {out}: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)
