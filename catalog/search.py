@@ -98,12 +98,12 @@ class Match(NamedTuple):
     box: int
 
 
-def find_page(reader: Reader, search: Search, *, limit: int, after: str = "") -> Page:
-    """The next `limit` images that have what is looked for, behind a cursor.
+def find_page(reader: Reader, search: Search, *, limit: int, after: str = "", backwards: bool = False) -> Page:
+    """The next `limit` images that have what is looked for, behind a cursor; backwards, those before it, nearest first.
 
     Raises UsageError for a cursor that is none, and for a job that there is not.
     """
-    sql = _Statement(reader, search)
+    sql = _Statement(reader, search, backwards=backwards)
     query = sql.page(after)
     if query is None:
         return Page([])
@@ -118,6 +118,13 @@ def find_page(reader: Reader, search: Search, *, limit: int, after: str = "") ->
     some = list(found)[:limit]
     hits = [Hit(*keys[-2:]) if search.names_something else Hit(*reversed(keys)) for keys in some]
     return Page(hits, _packed(some[-1]) if len(found) > limit else "")
+
+
+def cursor_of(reader: Reader, search: Search, hit: Hit) -> str:
+    """The cursor behind which a search goes on after this hit, and before which it came to it."""
+    if not search.names_something:
+        return _packed([hit.image_id, hit.annotation_id])
+    return _packed([*_Statement(reader, search).phrase_of(hit), hit.annotation_id, hit.image_id])
 
 
 def every_hit(reader: Reader, search: Search, *, at_once: int) -> Iterator[Sequence[Hit]]:
@@ -153,10 +160,11 @@ class _Statement:
     begins with, o the outcome that makes it visible; e and b are an entity and its box, f and c another one.
     """
 
-    def __init__(self, reader: Reader, search: Search) -> None:
+    def __init__(self, reader: Reader, search: Search, *, backwards: bool = False) -> None:
         self.values: dict[str, Any] = {}
         self._reader = reader
         self._search = search
+        self._beyond, self._order = ("<", "DESC") if backwards else (">", "ASC")
 
     def page(self, after: str) -> str | None:
         """The SELECT of `:most` rows behind a cursor, which are cursors; None where nothing can be found."""
@@ -185,20 +193,31 @@ class _Statement:
         """The SELECT of these keys in their order."""
         shown = [f"{key} AS {name}" for key, name in zip(keys, as_, strict=True)] if as_ else keys
         # phrases in the order of their bytes, whatever the database's collation is: so is PostgreSQL's index of them
-        bytewise = "" if self._reader.dialect == "sqlite" else " USING ~<~"
-        order = [f"{key}{bytewise}" if key.endswith("phrase_norm") else key for key in keys]
+        bytewise = self._order if self._reader.dialect == "sqlite" else f"USING ~{'<' if self._beyond == '>' else '>'}~"
+        order = [f"{key} {bytewise if key.endswith('phrase_norm') else self._order}" for key in keys]
         wanted = " AND ".join(conditions)
         return f"SELECT {', '.join(shown)} FROM {table} WHERE {wanted} ORDER BY {', '.join(order)} LIMIT :most"
 
     def _behind(self, keys: Sequence[str], cursor: Sequence[Any]) -> list[str]:
         """The two conditions for what comes behind a cursor: the first one is for the index."""
         (first, *others), (start, *values) = keys, map(self._value, cursor)
-        more, least = (self._bytewise(sign) if first.endswith("phrase_norm") else sign for sign in (">", ">="))
-        rest = f"({', '.join(others)}) > ({', '.join(values)})"
+        signs = (self._beyond, self._beyond + "=")
+        more, least = (self._bytewise(sign) if first.endswith("phrase_norm") else sign for sign in signs)
+        rest = f"({', '.join(others)}) {self._beyond} ({', '.join(values)})"
         return [f"{first} {least} {start}", f"({first} {more} {start} OR {rest})"]
 
     def _bytewise(self, sign: str) -> str:
         return sign if self._reader.dialect == "sqlite" else f"~{sign}~"
+
+    def phrase_of(self, hit: Hit) -> list[str]:
+        """What a cursor says before a hit's ids: its phrase, where the search goes by how phrases begin."""
+        search = self._search
+        phrases = [*search.phrases, *(phrase for _, phrase in search.relations)]
+        if search.text or not all(phrase_named(phrase).begins for phrase in phrases):
+            return []
+        keys, named = ["e.phrase_norm"], self._phrase(phrases[0], "e")
+        query = self._ordered(keys, "entities e", [f"e.annotation_id = {self._value(hit.annotation_id)}", named])
+        return [row[0] for row in self._reader.select(query, self.values | {"most": 1}).rows]
 
     def matches(self, ids: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each SELECT for boxes among these annotations, with its values."""
@@ -249,7 +268,8 @@ class _Statement:
             way = self._words([*terms_of(search.text), *filter(None, words)])
             return way, [way.condition, *self._others(None, way.own)]
         ways = [self._way(phrase) for phrase in phrases]
-        first = min(range(len(ways)), key=lambda number: self._count(ways[number])) if len(ways) > 1 else 0
+        whole = [number for number, way in enumerate(ways) if not way.order]  # in one order, whichever is taken
+        first = min(whole, key=lambda number: self._count(ways[number])) if len(whole) > 1 else (whole or [0])[0]
         return ways[first], [ways[first].condition, *self._others(first, ways[first].own)]
 
     def _words(self, terms: Sequence[Term]) -> _Way:

@@ -6,7 +6,7 @@ import pytest
 
 from catalog.reader import Reader
 from catalog.records import every_record, records_of
-from catalog.search import Page, Search, find_page, matches_of
+from catalog.search import Page, Search, cursor_of, find_page, matches_of
 from schemas.errors import Code, UsageError
 from tests.catalog.conftest import Picture, Shelve, Thing
 
@@ -118,6 +118,27 @@ def test_pages_follow_one_another_without_gap_or_overlap(reader: Reader) -> None
             pages.append(page.hits)
         assert [hit for hits in pages for hit in hits] == list(whole)
         assert all(len(hits) == 2 for hits in pages[:-1])
+
+
+@pytest.mark.usefixtures("archive")
+@pytest.mark.parametrize(
+    "search",
+    [
+        Search(),
+        Search(phrases=("dog",)),
+        Search(phrases=("dog*",)),
+        Search(text="dog"),
+        Search(relations=(("near", "man"),)),
+    ],
+)
+def test_search_goes_both_ways_from_each_hit(reader: Reader, search: Search) -> None:
+    whole = list(find_page(reader, search, limit=100).hits)
+    assert len(whole) > 0
+    for place, hit in enumerate(whole):
+        here = cursor_of(reader, search, hit)
+        assert list(find_page(reader, search, limit=100, after=here).hits) == whole[place + 1 :]
+        assert list(find_page(reader, search, limit=100, after=here, backwards=True).hits) == whole[:place][::-1]
+        assert find_page(reader, search, limit=1, after=here, backwards=True).hits == whole[:place][-1:]
 
 
 def test_an_annotation_of_many_images_is_found_at_each_of_them(reader: Reader, shelve: Shelve) -> None:
