@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,9 +45,10 @@ def _count(job: str, pictures: int, db: str | None) -> "tuple[Figures, list[Reco
     from catalog.report.sample import sample_of
 
     columns = (TextColumn("counting: {task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
     with (
         open_database(db) as reader,
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         task = progress.add_task("", total=STEPS + 1, completed=-1)
         figures = figures_of(reader, job, lambda what: progress.update(task, description=what, advance=1))
@@ -59,11 +61,9 @@ def _draw(records: "list[Record]", roots: Sequence[str] | None, settings: Settin
 
     from catalog.report.sample import bytes_for_each, shown
 
-    most = bytes_for_each(len(records))
-    return [
-        shown(record, lambda uri: picture_of(uri, settings, roots), most)
-        for record in track(records, "drawing", console=Console(stderr=True), transient=True)
-    ]
+    most, console = bytes_for_each(len(records)), Console(stderr=True)
+    each = track(records, "drawing", console=console, transient=True, disable=not console.is_terminal)
+    return [shown(record, lambda uri: picture_of(uri, settings, roots), most) for record in each]
 
 
 def _require_place(out: Path) -> None:
@@ -82,4 +82,5 @@ def _write(out: Path, page: str) -> None:
     except OSError as error:
         raise SetupError(f"the report cannot be written to {out}: {error.strerror}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ def test_query_runs(query: str, database: Database) -> None:
 
 
 def test_there_are_queries() -> None:
-    assert len(QUERIES) >= 4
+    assert len(QUERIES) >= 3
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))

@@ -375,7 +375,10 @@ def job_facts(reader: Reader, name: str) -> JobFacts:
         reason=progress["reason"],
         sources=json.loads(listing).get("sources", []),
         roots=None if roots is None else json.loads(roots),
-        recipes=[RecipeFacts(*row, json.loads(spec).get("dtype", "")) for *row, spec in recipes],
+        recipes=[
+            RecipeFacts(task, prompt, model, revision, json.loads(spec).get("dtype", ""))
+            for task, prompt, model, revision, spec in recipes
+        ],
         started_at=started,
         finished_at=finished,
         wall_s=wall_s,

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from catalog.report.figures import AREAS, SCORE_BINS, Rate
+from catalog.report.figures import AREAS, SCORE_BINS, WIDTHS_S, Rate
 from catalog.report.words import compact, number, plural, share
 
 WIDTH, HEIGHT = 440, 236
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 48
+LEFT, RIGHT, TOP, BOTTOM = 62, 10, 12, 48
 """Of the plot within its picture, in the picture's units: some pixels, on a phone a little less."""
 MOST_BARS = 26
 CELL_SIZE = 10
@@ -84,19 +84,22 @@ def rate_chart(rate: Rate) -> Chart:
         began = _clock(rate.origin + step * rate.width_s, rate.width_s, with_date=True)
         bins.append(Bin(began, [counts[place] / rate.width_s for place in used]))
         rows.append([began, *(number(counts[place]) for place in used)])
-    every = _step_of_ticks(len(bins))
+    length = len(bins) * rate.width_s
+    fitting = (span // rate.width_s for span in WIDTHS_S if span % rate.width_s == 0 and length / span <= 6)
+    every = next(fitting, len(bins))
     starts = [rate.origin + (first + step) * rate.width_s for step in range(len(bins))]
-    offset = -(starts[0] / rate.width_s) % every
+    offset = int(-(starts[0] // rate.width_s) % every)
     ticks = [
         (step + 0.0, _clock(starts[step], rate.width_s, with_date=starts[-1] - starts[0] > 2 * DAY_S))
-        for step in range(int(offset), len(bins), every)
+        for step in range(offset, len(bins), every)
     ]
     most = max((sum(one.values) for one in bins), default=0)
     busy = sum(map(sum, rate.bins.values()))
     told = f"{plural(busy, 'outcome')} in {plural(len(bins), 'step')} of {_span(rate.width_s)}; the busiest has "
     told += f"{compact(most)} a second."
     if len(bins) == 1:  # one bar would say nothing
-        told, bins, rows = f"{plural(busy, 'outcome')}, all of them settled within {_span(rate.width_s)}.", [], []
+        told = f"All {plural(busy, 'outcome')} within {_span(rate.width_s)}." if busy else "No outcome."
+        bins, rows = [], []
     return _chart(
         "rate",
         "Rate over time",
@@ -122,7 +125,8 @@ def lengths_chart(id_: str, title: str, unit: str, counts: Mapping[int, int]) ->
         bins.append(Bin(str(begin) if width == 1 else f"{begin}–{begin + width - 1}", [inside]))
     every = _step_of_ticks(len(bins))
     centre = 0.5 if width == 1 else 0.0
-    ticks = [(step + centre, str(start + step * width)) for step in range(0, len(bins), every)]
+    offset = -(start // width) % every
+    ticks = [(step + centre, str(start + step * width)) for step in range(offset, len(bins), every)]
     steps = "" if width == 1 else f", in steps of {width}"
     told = f"{plural(sum(counts.values()), 'caption')}: {spread(counts)}." if counts else "no caption."
     columns, rows = [unit, "captions"], _rows(bins)
@@ -210,7 +214,7 @@ def _chart(
                 )
                 bottom -= height
     x_ticks = [Tick(round(LEFT + at * across, 2), label) for at, label in ticks]
-    y_ticks = [Tick(round(HEIGHT - BOTTOM - height * up, 2), compact(height)) for height in heights]
+    y_ticks = [Tick(round(HEIGHT - BOTTOM - height * up, 2), compact(height, heights[-1])) for height in heights]
     legend = [(kind, kind) for kind in kinds] if len(kinds) > 1 else []
     return Chart(id_, title, x_label, y_label, summary, bars, x_ticks, y_ticks, columns, rows, legend)
 

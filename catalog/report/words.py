@@ -14,10 +14,11 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
 
 
-def compact(value: float) -> str:
-    """Short, for axes and rates: `0.25`, `12.5`, `1,290`, `25 k`, `1.5 M`."""
+def compact(value: float, most: float | None = None) -> str:
+    """Short: `0.25`, `12.5`, `1,290`, `25 k`, `1.5 M`; on an axis, in the unit that suits the `most` on it."""
+    most = value if most is None else most
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= 10 * size or (size > 1e3 and value >= size):
+        if value and (most >= 10 * size or (size > 1e3 and most >= size)):
             return f"{_digits(value / size)}{unit}"
     return f"{value:,.0f}" if value >= 1000 else _digits(value)
 

@@ -46,6 +46,20 @@ OPTIONS = {
     "retry": {"--code", "--db"},
     "failures": {"--json", "--db"},
     "show": {"--job", "--save", "--allow-http", "--json", "--db"},
+    "find": {
+        "--phrase",
+        "--job",
+        "--task",
+        "--model",
+        "--limit",
+        "--after",
+        "--sheet",
+        "--allow-http",
+        "--json",
+        "--db",
+    }
+    | {"--left-of", "--right-of", "--above", "--below", "--inside", "--overlaps", "--near"}
+    | {"--min-score", "--max-score", "--min-area", "--max-area", "--place"},
     "sql": {"--format", "--timeout", "--limit", "--explain", "--db"},
     "report": {"--out", "--pictures", "--allow-http", "--db"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
