@@ -68,6 +68,10 @@ class Reader(ABC):
         Raises UsageError, in one line, for all that is none, takes too long or is too much.
         """
 
+    def rest(self) -> None:
+        """End the transaction: a server cuts off who stands idle in one, and keeps what it might still read."""
+        self._connection.rollback()
+
     def close(self) -> None:
         self._connection.close()
 
@@ -220,6 +224,14 @@ class _Postgresql(Reader):
             raise _too_long(timeout_s) from None
         except Error as error:
             raise _refusal(error) from None
+
+    def rest(self) -> None:
+        from psycopg import Error
+
+        try:
+            super().rest()
+        except Error as error:
+            raise SetupError(f"{self} does not answer: {_first_line(error)}") from None
 
     def close(self) -> None:
         super().close()

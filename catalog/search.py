@@ -68,6 +68,11 @@ class Search:
             if part not in PLACES:
                 raise UsageError(f"there is no place {part!r}; there are {', '.join(PLACES)}, also joined: top-left")
 
+    @property
+    def by_annotation(self) -> bool:
+        """Whether what is found comes in the order of annotations, and not in that of images."""
+        return bool(self.phrases or self.text)
+
 
 class Hit(NamedTuple):
     """An image that was found, by the annotation it was found by."""
@@ -92,19 +97,25 @@ class Match(NamedTuple):
     box: int
 
 
-def find_page(reader: Reader, search: Search, *, limit: int, after: str = "") -> Page:
-    """The next `limit` images that have what is looked for, behind a cursor.
+def find_page(reader: Reader, search: Search, *, limit: int, after: str = "", backwards: bool = False) -> Page:
+    """The next `limit` images that have what is looked for, behind a cursor; backwards, those before it, nearest first.
 
     Raises UsageError for a cursor that is none, and for a job that there is not.
     """
     x, y = _cursor(after)
     sql = _Statement(reader, search)
-    found = sql.page(x, y, limit + 1)
+    found = sql.page(x, y, limit + 1, backwards)
     if found is None:
         return Page([])
     rows = reader.select(found, sql.values).rows
-    hits = [Hit(*row) if sql.by_annotation else Hit(row[1], row[0]) for row in rows[:limit]]
-    return Page(hits, "{}.{}".format(*rows[limit - 1]) if len(rows) > limit else "")
+    hits = [Hit(*row) if search.by_annotation else Hit(row[1], row[0]) for row in rows[:limit]]
+    return Page(hits, cursor_of(search, hits[-1]) if len(rows) > limit else "")
+
+
+def cursor_of(search: Search, hit: Hit) -> str:
+    """The cursor behind which a search goes on after this hit, and before which it went."""
+    image, annotation = hit.image_id, hit.annotation_id
+    return f"{annotation}.{image}" if search.by_annotation else f"{image}.{annotation}"
 
 
 def every_hit(reader: Reader, search: Search, *, at_once: int) -> Iterator[Sequence[Hit]]:
@@ -132,31 +143,32 @@ class _Statement:
 
     def __init__(self, reader: Reader, search: Search) -> None:
         self.values: dict[str, Any] = {}
-        self.by_annotation = bool(search.phrases or search.text)
         self._reader = reader
         self._search = search
 
-    def page(self, x: int, y: int, limit: int) -> str | None:
-        """The SELECT of a page behind the cursor (x, y); None where there is nothing.
+    def page(self, x: int, y: int, limit: int, backwards: bool) -> str | None:
+        """The SELECT of a page behind the cursor (x, y), or before it; None where there is nothing.
 
         Its rows, as its cursor: annotation and image, or image and annotation.
         """
         visible = self._visible()
         if visible is None:
             return None
-        table, own, conditions = self._begin() if self.by_annotation else ("", "o.annotation_id", self._others(None))
-        keys = (own, "o.image_id") if self.by_annotation else ("o.image_id", own)
+        by_annotation = self._search.by_annotation
+        table, own, conditions = self._begin() if by_annotation else ("", "o.annotation_id", self._others(None))
+        keys = (own, "o.image_id") if by_annotation else ("o.image_id", own)
+        beyond, order = ("<", "DESC") if backwards else (">", "ASC")
         joined = f"{table} CROSS JOIN outcomes o" if table else "outcomes o"
         wanted = [
             *conditions,
             f"o.annotation_id = {own}" if table else "o.annotation_id IS NOT NULL",
             *visible,
-            f"{keys[0]} >= {self._value(x)}",
-            f"({keys[0]}, {keys[1]}) > ({self._value(x)}, {self._value(y)})",
+            f"{keys[0]} {beyond}= {self._value(x)}",
+            f"({keys[0]}, {keys[1]}) {beyond} ({self._value(x)}, {self._value(y)})",
         ]
         return f"""
             SELECT DISTINCT {keys[0]} AS first, {keys[1]} AS second FROM {joined}
-            WHERE {" AND ".join(wanted)} ORDER BY 1, 2 LIMIT {self._value(limit)}"""
+            WHERE {" AND ".join(wanted)} ORDER BY 1 {order}, 2 {order} LIMIT {self._value(limit)}"""
 
     def matches(self, ids: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each SELECT for boxes among these annotations, with its values."""

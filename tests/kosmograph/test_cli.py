@@ -47,6 +47,7 @@ OPTIONS = {
     "retry": {"--code", "--db"},
     "failures": {"--json", "--db"},
     "show": {"--job", "--save", "--allow-http", "--json", "--db"},
+    "serve": {"--host", "--port", "--token", "--allow-http", "--db"},
     "sql": {"--format", "--timeout", "--limit", "--db"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
 }
