@@ -201,8 +201,16 @@ def _failures(reader: Reader, job: str, code: str, after: tuple[int, int]) -> di
         "code": code,
         "rows": page,
         "after": f"{page[-1]['image_id']}.{page[-1]['recipe_id']}" if more else "",
-        "retry": f"kosmograph retry {shlex.quote(job)} --code {shlex.quote(code)}",
+        "retry": f"kosmograph retry {_quoted(job)} --code {_quoted(code)}",
     }
+
+
+def _quoted(text: str) -> str:
+    r"""The text as one word for a shell; what cannot be seen is spelled out, as in `$'\n'` of bash and zsh."""
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(plain)}'"
 
 
 def _pair(text: str) -> tuple[int, int]:
