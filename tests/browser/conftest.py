@@ -56,8 +56,11 @@ def address(database_url: str, tmp_path: Path, wait_for: Callable[..., Any]) -> 
 
 
 @pytest.fixture
-def browse(chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens an address in a window of its own. At the end nothing may have been complained of, or asked elsewhere."""
+def browse(chromium: Browser, address: str) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a window of its own. At the end nothing may have been complained of, or asked elsewhere.
+
+    It needs the server, so that the windows are closed before that is.
+    """
     complaints: list[str] = []
     hosts: set[str] = set()
     own: set[str] = set()

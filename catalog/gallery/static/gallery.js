@@ -162,6 +162,3 @@ document.querySelectorAll("[data-lights]").forEach(lightUp);
 document.querySelectorAll("[data-poll]").forEach(keepUp);
 document.querySelectorAll("[data-copy]").forEach(offerCopy);
 listenToKeys();
-
-/* Back from a picture: the card it was, for the keys to go on from. */
-if (location.hash.startsWith("#a")) document.getElementById(location.hash.slice(1))?.querySelector("a").focus();
