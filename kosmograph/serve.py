@@ -4,6 +4,7 @@ import ipaddress
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -44,6 +45,7 @@ def serve(host: str, port: int, *, token: str | None, allow_http: bool | None, d
         access = access_to(listener, host, settings.gallery_token)
         app = gallery_of(settings, access)
         say(f"{shown} is shown at {_link(listener, host, access)} until Ctrl-C")
+        sys.stdout.flush()  # a pipe shows it now, and not when all is over
         config = uvicorn.Config(
             app,
             log_level="warning",

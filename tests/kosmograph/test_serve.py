@@ -24,7 +24,7 @@ def start(sqlite_template: Path, tmp_path: Path) -> Iterator[Start]:
 
     def run(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-P", "-m", "kosmograph", "serve", "--port", "0"]
-        environment = os.environ | {"KOSMOGRAPH_GALLERY_CACHE": str(tmp_path / "cache"), "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {"KOSMOGRAPH_GALLERY_CACHE": str(tmp_path / "cache")}
         server = subprocess.Popen(
             [*command, "--db", f"sqlite:///{sqlite_template}", *arguments],
             env=environment | variables,
