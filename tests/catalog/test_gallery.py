@@ -220,7 +220,7 @@ def test_names_captions_phrases_and_messages_are_text_everywhere(
         assert answer.status_code in (200, 400, 404), path
         assert "<script>alert" not in answer.text, path
         assert "\u202e" not in re.sub(r'value="[^"]*"', "", answer.text), path
-    assert r"&lt;/script&gt;&#34;&#39;&amp;\n\u202egpj.jpg" in client.get("/").text.replace("script&gt;alert(1)", "")
+    assert r"<bdi>script&gt;&#34;&#39;&amp;\n\u202egpj.jpg</bdi>" in client.get("/").text
 
 
 def test_away_database_is_told_in_one_line_and_comes_back(
