@@ -85,6 +85,10 @@ class Reader(ABC):
     def _steps(self, plan: Answer) -> list[str]:
         """The lines of a plan as the database gives it."""
 
+    def rest(self) -> None:
+        """End the transaction: a server cuts off who stands idle in one, and keeps what it might still read."""
+        self._connection.rollback()
+
     def close(self) -> None:
         self._connection.close()
 
@@ -254,6 +258,14 @@ class _Postgresql(Reader):
 
     def _steps(self, plan: Answer) -> list[str]:
         return [row[0] for row in plan.rows]
+
+    def rest(self) -> None:
+        from psycopg import Error
+
+        try:
+            super().rest()
+        except Error as error:
+            raise SetupError(f"{self} does not answer: {_first_line(error)}") from None
 
     def close(self) -> None:
         super().close()

@@ -217,7 +217,8 @@ class _Statement:
             return []
         keys, named = ["e.phrase_norm"], self._phrase(phrases[0], "e")
         query = self._ordered(keys, "entities e", [f"e.annotation_id = {self._value(hit.annotation_id)}", named])
-        return [row[0] for row in self._reader.select(query, self.values | {"most": 1}).rows]
+        found = [row[0] for row in self._reader.select(query, self.values | {"most": 1}).rows]
+        return found or [""]  # an image that the search does not find
 
     def matches(self, ids: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each SELECT for boxes among these annotations, with its values."""

@@ -29,8 +29,8 @@ def find(
 ) -> int:
     """Print the images that have what is looked for, and draw them if wanted; the exit code."""
     with open_database(db) as reader:
-        if search.text:
-            index_new_captions(reader, db)
+        if search.text and not index_new_captions(reader, db):
+            warn("captions of the last run are not in the index of words yet, and this user may not add them")
         page = find_page(reader, search, limit=limit, after=after)
         records = records_of(reader, page.hits, search.job)
         matches = matches_of(reader, search, {record.annotation_id for record in records}) if records else set()
@@ -47,10 +47,10 @@ def find(
     return 0
 
 
-def index_new_captions(reader: Reader, db: str | None) -> None:
-    """On SQLite, take in what a run that was killed has left out, as far as this user may write."""
+def index_new_captions(reader: Reader, db: str | None) -> bool:
+    """On SQLite, take in what a run that was killed has left out, as far as this user may write; whether all is in."""
     if captions_are_indexed(reader):
-        return
+        return True
     from sqlalchemy.exc import DBAPIError
 
     from schemas.caption_search import AT_ONCE, index_captions
@@ -59,8 +59,8 @@ def index_new_captions(reader: Reader, db: str | None) -> None:
     with suppress(DBAPIError, KosmographError), closing(Database(load_settings(db=db).db)) as database:
         while index_captions(database) == AT_ONCE:
             pass
-        return
-    warn("captions of the last run are not in the index of words yet, and this user may not add them")
+        return True
+    return False
 
 
 def _say(records: Sequence[Record], matches: Collection[Match], cursor: str) -> None:

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     retry_base_s: float = Field(5.0, ge=0, description="doubles with each try, with jitter")
     breaker_images: int = Field(100, ge=1, description="source faults in a row that pause a job")
 
+    # the gallery
+    gallery_token: str = Field("", repr=False, description="what a browser must know; empty: nothing, on loopback")
+    gallery_cache: str = Field("", description="folder of its thumbnails; empty: one in the user's cache folder")
+    gallery_cache_bytes: int = Field(512 * 2**20, gt=0, description="the most they take")
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 

@@ -156,7 +156,7 @@ def decode(data: bytes, limits: Limits, *, exact: bool = False) -> DecodedImage:
     """
     kind = identify(data)
     with _verdicts(kind, limits):
-        stored, orientation = _load(data, kind, limits, exact)
+        stored, orientation = _load(data, kind, limits, None if exact else DRAFT_SIDE)
         (width, height), image = stored.size, stored.image
         if stored.box is None:  # turned before the resize, whose two passes round in between: the order shows
             pixels = squash(_rgb(_turned(image, orientation), kind))
@@ -169,11 +169,14 @@ def decode(data: bytes, limits: Limits, *, exact: bool = False) -> DecodedImage:
         return DecodedImage(pixels, width, height, kind)
 
 
-def upright(data: bytes, limits: Limits) -> Image.Image:
-    """The image upright in RGB at its full size, for people to look at. Raises PermanentFailure, as `decode`."""
+def upright(data: bytes, limits: Limits, *, side: int | None = None) -> Image.Image:
+    """The image upright in RGB, for people to look at, at its full size. Raises PermanentFailure, as `decode`.
+
+    With a `side`, the decoder may halve it while both sides stay at least so long.
+    """
     kind = identify(data)
     with _verdicts(kind, limits):
-        stored, orientation = _load(data, kind, limits, exact=True)
+        stored, orientation = _load(data, kind, limits, side)
         return _rgb(_turned(stored.image, orientation), kind)
 
 
@@ -212,18 +215,18 @@ def identify(data: bytes) -> str:
     raise PermanentFailure(Code.NOT_AN_IMAGE, f"not an image: it begins with {head[:16]!r}")
 
 
-def _load(data: bytes, kind: str, limits: Limits, exact: bool) -> tuple[_Stored, int]:
+def _load(data: bytes, kind: str, limits: Limits, draft_side: int | None) -> tuple[_Stored, int]:
     """The first picture of the file, with its pixels, and its EXIF orientation."""
     try:
-        stored = _pixels(data, kind, limits, exact)
+        stored = _pixels(data, kind, limits, draft_side)
     except (SyntaxError, ValueError, struct.error):
         if kind != "PNG":
             raise
-        stored = _pixels(_without_metadata(data), kind, limits, exact)
+        stored = _pixels(_without_metadata(data), kind, limits, draft_side)
     return stored, _orientation(stored.image)
 
 
-def _pixels(data: bytes, kind: str, limits: Limits, exact: bool) -> _Stored:
+def _pixels(data: bytes, kind: str, limits: Limits, draft_side: int | None) -> _Stored:
     """The first picture of the file, with its pixels."""
     image = FORMATS[kind][1](BytesIO(data))
     _check_size(image.size, limits)
@@ -231,7 +234,7 @@ def _pixels(data: bytes, kind: str, limits: Limits, exact: bool) -> _Stored:
         text = "the first picture of this TIFF is a thumbnail, as in a camera's raw file"
         raise PermanentFailure(Code.UNSUPPORTED_FORMAT, text)
     full = image.size
-    draft = None if exact else image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))
+    draft = image.draft("RGB", (draft_side, draft_side)) if draft_side else None
     reduced = image.size != full
     image.load()
     if draft is not None and reduced:

@@ -2,7 +2,7 @@
 
 import typer
 
-from kosmograph.cli import doctor, jobs, look, report, run, services
+from kosmograph.cli import doctor, jobs, look, report, run, serve, services
 
 app = typer.Typer(
     name="kosmograph",
@@ -13,6 +13,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (run.COMMANDS, services.COMMANDS, jobs.COMMANDS, look.COMMANDS, report.COMMANDS, doctor.COMMANDS):
+GROUPS = (run, services, jobs, look, report, serve, doctor)
+for commands in (group.COMMANDS for group in GROUPS):
     for command in commands:
         app.command()(command)

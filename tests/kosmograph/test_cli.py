@@ -62,6 +62,7 @@ OPTIONS = {
     | {"--min-score", "--max-score", "--min-area", "--max-area", "--place"},
     "sql": {"--format", "--timeout", "--limit", "--explain", "--db"},
     "report": {"--out", "--pictures", "--allow-http", "--db"},
+    "serve": {"--host", "--port", "--token", "--allow-http", "--db"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
 }
 Here = Callable[..., Run]

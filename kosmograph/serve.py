@@ -1,0 +1,152 @@
+"""`serve`: the gallery of a database, for the browser."""
+
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from kosmograph.control import open_database
+from kosmograph.find import index_new_captions
+from kosmograph.output import say
+from schemas.errors import SetupError, UsageError
+from schemas.roots import Roots
+from schemas.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from catalog.gallery.guard import Access
+    from catalog.gallery.pictures import Sources
+
+SHORTEST_TOKEN = 16
+MOST_REQUESTS = 256
+"""At a time; those beyond are told to come again. A browser has six."""
+ENDING_S = 2
+
+
+def serve(host: str, port: int, *, token: str | None, allow_http: bool | None, db: str | None) -> int:
+    """Show the gallery until Ctrl-C; the exit code."""
+    try:
+        import jinja2  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise SetupError(f"the gallery needs {error.name}: pip install 'kosmograph[gallery]'") from None
+    settings = load_settings(db=db, allow_http=allow_http, gallery_token=token)
+    if 0 < len(settings.gallery_token) < SHORTEST_TOKEN:
+        raise UsageError(f"the gallery's token is too short to be a secret: {SHORTEST_TOKEN} characters or more")
+    with open_database(settings.db) as reader:
+        shown = str(reader)
+    with _listen(host, port) as listener:
+        access = access_to(listener, host, settings.gallery_token)
+        app = gallery_of(settings, access)
+        say(f"{shown} is shown at {_link(listener, host, access)} until Ctrl-C")
+        sys.stdout.flush()  # a pipe shows it now, and not when all is over
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,  # an address may hold the token
+            ws="none",
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MOST_REQUESTS,
+            timeout_graceful_shutdown=ENDING_S,
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+def gallery_of(settings: Settings, access: "Access") -> Any:
+    """The gallery as an ASGI application, for those that have access."""
+    from catalog.gallery.app import make_gallery
+    from catalog.gallery.cache import Cache
+
+    cache = Cache(_cache_folder(settings), settings.gallery_cache_bytes)
+    return make_gallery(
+        lambda: open_database(settings.db),
+        lambda reader: index_new_captions(reader, settings.db),
+        sources_of(settings),
+        cache,
+        access,
+    )
+
+
+def sources_of(settings: Settings) -> "Sources":
+    """Pictures by the worker's own reading, within its limits."""
+    from catalog.gallery.pictures import Sources
+    from schemas.storage import StorageOptions
+    from worker.fetch import Fetcher
+    from worker.images import Limits, upright
+
+    limits, storage = Limits.from_settings(settings), StorageOptions.of(settings)
+    own = threading.local()  # a fetcher reads one URI after the other
+
+    def fetch(uri: str, roots: Roots | None) -> bytes:
+        if not hasattr(own, "fetcher"):
+            own.fetcher = Fetcher(limits, storage)
+        own.fetcher.roots = roots
+        data: bytes = own.fetcher.fetch(uri).data
+        return data
+
+    return Sources(fetch, lambda data, side: upright(data, limits, side=side))
+
+
+def access_to(listener: socket.socket, host: str, token: str) -> "Access":
+    """Without a token only who is on this machine, and names it; from elsewhere with a token, made up if need be."""
+    from catalog.gallery.guard import Access
+
+    address, port = listener.getsockname()[:2]
+    cookie = f"kosmograph_gallery_{port}"  # browsers tell ports not apart
+    if not ipaddress.ip_address(address).is_loopback:
+        return Access(token or secrets.token_urlsafe(24), None, cookie)
+    return Access(token, {"localhost", "127.0.0.1", "::1", address, host.lower()}, cookie)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises SetupError where it cannot."""
+    try:
+        ((family, _, _, _, address), *_) = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError):
+        raise UsageError(
+            f"there is no address {host!r} here; --host takes one of this machine, like 127.0.0.1"
+        ) from None
+    try:
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except PermissionError:
+        raise SetupError(f"this user may not listen on port {port}; --port takes another, from 1024 on") from None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SetupError(f"{host}:{port} cannot be listened on: {reason}; --port names another") from None
+
+
+def _link(listener: socket.socket, host: str, access: "Access") -> str:
+    """The address to open, with the token where there is one."""
+    address, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(address).is_unspecified:
+        from kosmograph.exposure import own_address
+
+        host = own_address() or socket.gethostname()
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/" + (f"?{urlencode({'token': access.token})}" if access.token else "")
+
+
+def _cache_folder(settings: Settings) -> Path:
+    """Where thumbnails are kept: as set, or in the user's cache folder, or in the temporary one."""
+    if settings.gallery_cache:
+        return Path(settings.gallery_cache).absolute()
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path("/nonexistent")
+    if os.access(home, os.W_OK):
+        return home / ".cache" / "kosmograph" / "gallery"
+    return Path(tempfile.gettempdir()) / f"kosmograph-gallery-{os.getuid()}"

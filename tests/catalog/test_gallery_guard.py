@@ -1,0 +1,85 @@
+"""Who may see the gallery: by the name of the host, and by the token."""
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from catalog.gallery.guard import HEADERS, Access, Guard
+
+TOKEN = "a-secret-of-some-length"
+
+
+def client(access: Access, **options: object) -> TestClient:
+    async def page(request: Request) -> Response:
+        return PlainTextResponse("the archive")
+
+    def refuse(request: Request, status: int, title: str, text: str) -> Response:
+        return PlainTextResponse(text, status)
+
+    app = Starlette(routes=[Route("/{path:path}", page)])
+    return TestClient(Guard(app, access, refuse), base_url="http://localhost:8765", follow_redirects=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8765", 200),
+        ("LOCALHOST", 200),
+        ("127.0.0.1:8765", 200),
+        ("[::1]:8765", 200),
+        ("evil.example", 421),
+        ("evil.example:8765", 421),
+        ("localhost.evil.example", 421),
+        ("localhost@evil.example", 421),
+        ("[", 421),
+        ("", 421),
+    ],
+)
+def test_on_loopback_only_names_of_this_machine_are_answered(host: str, status: int) -> None:
+    """Else another site could let its own name point here, and read everything."""
+    answer = client(Access("", {"localhost", "127.0.0.1", "::1"})).get("/", headers={"Host": host})
+    assert answer.status_code == status
+    assert ("archive" in answer.text) == (status == 200)
+    assert answer.headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
+
+
+def test_without_the_token_there_is_nothing_but_style_and_script() -> None:
+    guarded = client(Access(TOKEN))
+    for path in ("/", "/jobs", "/pictures/1", "/?token=", "/?token=wrong", "/?token=ü", f"/?token={TOKEN}x"):
+        answer = guarded.get(path)
+        assert answer.status_code == 401
+        assert "archive" not in answer.text
+        assert "set-cookie" not in answer.headers
+    assert guarded.get("/", headers={"Cookie": f"kosmograph_gallery={TOKEN}"}).status_code == 401
+    assert guarded.get("/", headers={"Cookie": "kosmograph_gallery=ü".encode()}).status_code == 401
+    assert guarded.get("/static/gallery.css").status_code == 200
+
+
+def test_token_becomes_a_cookie_and_leaves_the_address() -> None:
+    guarded = client(Access(TOKEN))
+    answer = guarded.get(f"/jobs?q=a+b&token={TOKEN}&x=%26")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs?q=a+b&x=%26")
+    cookie = answer.headers["Set-Cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert TOKEN not in cookie
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert guarded.get("/jobs").text == "the archive"
+    assert client(Access("another-secret-of-ours")).get("/", headers={"Cookie": cookie}).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["//evil.example/", "/%2f%2fevil.example", "/\\evil.example"])
+def test_redirect_stays_here(path: str) -> None:
+    scope_path = client(Access(TOKEN)).get(f"http://localhost:8765{path}?token={TOKEN}")
+    assert scope_path.status_code == 303
+    assert scope_path.headers["Location"].startswith("/")
+    assert scope_path.headers["Location"][1:2] not in ("/", "\\")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_nothing_but_looking(method: str) -> None:
+    answer = client(Access()).request(method, "/")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
