@@ -97,14 +97,21 @@ def find_page(reader: Reader, search: Search, *, limit: int, after: str = "") ->
 
     Raises UsageError for a cursor that is none, and for a job that there is not.
     """
-    x, y = _cursor(after)
+    place = _cursor(after)
     sql = _Statement(reader, search)
-    found = sql.page(x, y, limit + 1)
-    if found is None:
-        return Page([])
-    rows = reader.select(found, sql.values).rows
-    hits = [Hit(*row) if sql.by_annotation else Hit(row[1], row[0]) for row in rows[:limit]]
-    return Page(hits, "{}.{}".format(*rows[limit - 1]) if len(rows) > limit else "")
+    query = sql.page()
+    found: dict[tuple[int, int], None] = {}
+    # rows come more than once where several jobs show an image, or it shows several dogs: DISTINCT would have SQLite
+    # read all that there is before it gives the first
+    while query and len(found) <= limit:
+        rows = reader.select(query, sql.values | {"x": place[0], "y": place[1], "most": limit + 1}).rows
+        found.update(dict.fromkeys((row[0], row[1]) for row in rows))
+        if len(rows) <= limit:
+            break
+        place = rows[-1][0], rows[-1][1]
+    some = list(found)[:limit]
+    hits = [Hit(x, y) if sql.by_annotation else Hit(y, x) for x, y in some]
+    return Page(hits, "{}.{}".format(*some[-1]) if len(found) > limit else "")
 
 
 def every_hit(reader: Reader, search: Search, *, at_once: int) -> Iterator[Sequence[Hit]]:
@@ -136,10 +143,10 @@ class _Statement:
         self._reader = reader
         self._search = search
 
-    def page(self, x: int, y: int, limit: int) -> str | None:
-        """The SELECT of a page behind the cursor (x, y); None where there is nothing.
+    def page(self) -> str | None:
+        """The SELECT of the rows behind the place :x, :y, at most :most of them; None where there is nothing.
 
-        Its rows, as its cursor: annotation and image, or image and annotation.
+        They are, as the place: annotation and image, or image and annotation.
         """
         visible = self._visible()
         if visible is None:
@@ -151,12 +158,12 @@ class _Statement:
             *conditions,
             f"o.annotation_id = {own}" if table else "o.annotation_id IS NOT NULL",
             *visible,
-            f"{keys[0]} >= {self._value(x)}",
-            f"({keys[0]}, {keys[1]}) > ({self._value(x)}, {self._value(y)})",
+            f"{keys[0]} >= :x",
+            f"({keys[0]}, {keys[1]}) > (:x, :y)",
         ]
         return f"""
-            SELECT DISTINCT {keys[0]} AS first, {keys[1]} AS second FROM {joined}
-            WHERE {" AND ".join(wanted)} ORDER BY 1, 2 LIMIT {self._value(limit)}"""
+            SELECT {keys[0]} AS first, {keys[1]} AS second FROM {joined}
+            WHERE {" AND ".join(wanted)} ORDER BY 1, 2 LIMIT :most"""
 
     def matches(self, ids: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each SELECT for boxes among these annotations, with its values."""
