@@ -2,7 +2,7 @@
 
 import typer
 
-from kosmograph.cli import doctor, jobs, look, run, services
+from kosmograph.cli import doctor, jobs, look, run, services, take
 
 app = typer.Typer(
     name="kosmograph",
@@ -13,6 +13,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (run.COMMANDS, services.COMMANDS, jobs.COMMANDS, look.COMMANDS, doctor.COMMANDS):
+for commands in (run.COMMANDS, services.COMMANDS, jobs.COMMANDS, look.COMMANDS, take.COMMANDS, doctor.COMMANDS):
     for command in commands:
         app.command()(command)
