@@ -60,7 +60,6 @@ def _region(record: Record, box: Box, label: str, name: str, phrase: str) -> dic
         "original_width": record.width,
         "original_height": record.height,
         "image_rotation": 0,
-        "score": box.score,
         "meta": {"text": [phrase]},
         "value": {
             "x": 100 * box.x1,
@@ -70,7 +69,7 @@ def _region(record: Record, box: Box, label: str, name: str, phrase: str) -> dic
             "rotation": 0,
             "rectanglelabels": [label],
         },
-    }
+    } | ({} if box.score is None else {"score": box.score})
 
 
 def _url(uri: str) -> str:

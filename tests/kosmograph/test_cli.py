@@ -33,6 +33,9 @@ LISTING = {
     "--root",
     "--allow-http",
 }
+RELATIONS = {"--left-of", "--right-of", "--above", "--below", "--inside", "--overlaps", "--near"}
+BOUNDS = {"--min-score", "--max-score", "--min-area", "--max-area"}
+FILTERS = {"--phrase", "--place", "--task", "--model"} | RELATIONS | BOUNDS
 OPTIONS = {
     "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
     "submit": RECIPES | MODEL | LISTING | {"--db"},
@@ -47,6 +50,10 @@ OPTIONS = {
     "retry": {"--code", "--db"},
     "failures": {"--json", "--db"},
     "show": {"--job", "--save", "--allow-http", "--json", "--db"},
+    "find": FILTERS | {"--job", "--limit", "--after", "--sheet", "--allow-http", "--json", "--db"},
+    "export": FILTERS
+    | {"--format", "--out", "--text", "--only-found", "--categories", "--images", "--shard-images", "--shard-bytes"}
+    | {"--force", "--allow-http", "--json", "--db"},
     "sql": {"--format", "--timeout", "--limit", "--db"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
 }
