@@ -1,5 +1,6 @@
 """Questions to the public views."""
 
+import json
 from typing import Any
 
 from catalog.reader import Answer, Reader
@@ -20,6 +21,21 @@ def failures_in(reader: Reader, job: str) -> Answer:
     """The failures of a job, by code."""
     query = "SELECT uri, task, code, message, tries, failed_at FROM failures WHERE job = :job ORDER BY code, image_id"
     return reader.select(query, {"job": job})
+
+
+def recipes_of(reader: Reader, job: str) -> Answer:
+    """Task, prompt, model and revision of each recipe of a job, in their order."""
+    query = """
+        SELECT r.task, r.prompt, r.model, r.revision
+        FROM jobs j JOIN job_recipes w ON w.job_id = j.id JOIN recipes r ON r.id = w.recipe_id
+        WHERE j.name = :job ORDER BY w.ordinal"""
+    return reader.select(query, {"job": job})
+
+
+def roots_of(reader: Reader, job: str) -> list[str] | None:
+    """The folders whose local files the job may read; None: any."""
+    ((roots,),) = reader.select("SELECT roots FROM jobs WHERE name = :job", {"job": job}).rows
+    return None if roots is None else list(json.loads(roots))
 
 
 def captions_are_indexed(reader: Reader) -> bool:

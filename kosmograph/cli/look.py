@@ -1,19 +1,12 @@
 """`show`, `find` and `sql`: what is in the database."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from kosmograph.cli.asking import Asked, searching
 from kosmograph.cli.options import AllowHttp, Db, Json
-
-
-def _partner(flag: str, what: str) -> Any:
-    return typer.Option(flag, metavar="P", help=what)
-
-
-def _bound(flag: str, what: str) -> Any:
-    return typer.Option(flag, metavar="0..1", min=0, max=1, help=what)
 
 
 def show(
@@ -33,29 +26,11 @@ def show(
     raise typer.Exit(show_image(image, job=job, save=save, allow_http=allow_http, as_json=as_json, db=db))
 
 
+@searching
 def find(
+    asked: Asked,
     text: Annotated[str, typer.Argument(metavar="[TEXT]", help='Words of the caption; "in order", -not, begin*.')] = "",
-    phrase: Annotated[
-        list[str] | None,
-        typer.Option("--phrase", metavar="P", help="What is to be seen: dog, 'brown dog', dog*; repeatable."),
-    ] = None,
-    left_of: Annotated[list[str] | None, _partner("--left-of", "Its box lies left of one of P.")] = None,
-    right_of: Annotated[list[str] | None, _partner("--right-of", "Right of one of P.")] = None,
-    above: Annotated[list[str] | None, _partner("--above", "Above one of P.")] = None,
-    below: Annotated[list[str] | None, _partner("--below", "Below one of P.")] = None,
-    inside: Annotated[list[str] | None, _partner("--inside", "Within one of P.")] = None,
-    overlaps: Annotated[list[str] | None, _partner("--overlaps", "Sharing ground with one of P.")] = None,
-    near: Annotated[list[str] | None, _partner("--near", "Less than a tenth of the picture from one of P.")] = None,
-    min_score: Annotated[float | None, _bound("--min-score", "Its box scores at least S, of 1.")] = None,
-    max_score: Annotated[float | None, _bound("--max-score", "At most S.")] = None,
-    min_area: Annotated[float | None, _bound("--min-area", "Its box covers at least this part of the picture.")] = None,
-    max_area: Annotated[float | None, _bound("--max-area", "At most this part.")] = None,
-    place: Annotated[
-        str, typer.Option("--place", metavar="PLACE", help="Where its box lies: left, top-right, center.")
-    ] = "",
     job: Annotated[str, typer.Option("--job", metavar="JOB", help="Only what this job shows.")] = "",
-    task: Annotated[str, typer.Option("--task", metavar="T", help="Only annotations of this task.")] = "",
-    model: Annotated[str, typer.Option("--model", metavar="M", help="Only annotations by this model.")] = "",
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="So many images at most.")] = 50,
     after: Annotated[str, typer.Option("--after", metavar="CURSOR", help="Go on where the last answer ended.")] = "",
     sheet: Annotated[
@@ -74,28 +49,7 @@ def find(
     from catalog.search import Search
     from kosmograph.find import find as run
 
-    partners = {
-        "left_of": left_of,
-        "right_of": right_of,
-        "above": above,
-        "below": below,
-        "inside": inside,
-        "overlaps": overlaps,
-        "near": near,
-    }
-    search = Search(
-        text=text,
-        phrases=tuple(phrase or ()),
-        relations=tuple((name, one) for name, some in partners.items() for one in some or ()),
-        min_score=min_score,
-        max_score=max_score,
-        min_area=min_area,
-        max_area=max_area,
-        place=place,
-        job=job,
-        task=task,
-        model=model,
-    )
+    search = Search(text=text, job=job, **asked)
     code = run(search, limit=limit, after=after, sheet=sheet, as_json=as_json, allow_http=allow_http, db=db)
     raise typer.Exit(code)
 

@@ -1,7 +1,7 @@
 """A catalog with pictures in it, as a job leaves it."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -31,7 +31,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image whose caption names these things; with a code, one that has failed."""
+    """An image whose caption names these things; with a code, one that has failed. data: its bytes, if it has any."""
 
     uri: str
     things: Sequence[Thing] = ()
@@ -39,6 +39,7 @@ class Picture:
     size: tuple[int, int] = (640, 480)
     code: Code | None = None
     content: str = field(default="")
+    data: bytes = b""
 
     @property
     def words(self) -> str:
@@ -46,7 +47,7 @@ class Picture:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256((self.content or self.uri).encode()).hexdigest()
+        return hashlib.sha256(self.data or (self.content or self.uri).encode()).hexdigest()
 
 
 Shelve = Callable[..., jobs.Job]
@@ -54,20 +55,25 @@ Shelve = Callable[..., jobs.Job]
 
 @pytest.fixture
 def shelve(database: Database) -> Shelve:
-    """Makes a finished job of pictures: `shelve("job", Picture(…), …, task="brief", model="null")`."""
+    """Makes a finished job of pictures: `shelve("job", Picture(…), …, task="brief", model="null")`.
 
-    def make(name: str, *pictures: Picture, task: str = "brief", model: str = "null") -> jobs.Job:
-        recipe = Recipe(task=task, prompt=f"<grounding>{task}", model=model, revision="r", dtype="float32")
-        job = jobs.open_job(database, name, [recipe], listing="{}")
+    With several tasks, a recipe for each; all say the same of a picture.
+    """
+
+    def make(name: str, *pictures: Picture, task: str | Sequence[str] = "brief", model: str = "null") -> jobs.Job:
+        tasks = [task] if isinstance(task, str) else task
+        recipes = [
+            Recipe(task=one, prompt=f"<grounding>{one}", model=model, revision="r", dtype="float32") for one in tasks
+        ]
+        job = jobs.open_job(database, name, recipes, listing="{}")
         items = [Item(picture.uri, "v") for picture in pictures]
         listing.register(database, job, items, cursor=None, chunk_size=len(items))
         listing.finish_listing(database, job)
         for departure in dispatch.take_pending(database, job.queue, "here", 1, job.id):
             claim = work.claim_chunk(database, departure.chunk_id, departure.fence, worker="w", lease_s=60)
             assert claim
-            (recipe_id,) = claim.recipes
             by_uri = {picture.uri: picture for picture in pictures}
-            settled = [settle(item, by_uri[item.uri], recipe_id) for item in claim.items]
+            settled = [settle(item, by_uri[item.uri], claim.recipes) for item in claim.items]
             assert settlement.complete(database, claim, Completion(settled), breaker_images=1000)
         jobs.finish_jobs(database)
         index_captions(database)
@@ -76,11 +82,11 @@ def shelve(database: Database) -> Shelve:
     return make
 
 
-def settle(item: Item, picture: Picture, recipe_id: int) -> Settled:
+def settle(item: Item, picture: Picture, recipe_ids: Iterable[int]) -> Settled:
     if picture.code:
-        return Settled(item, "v", None, {recipe_id: Failure(picture.code, f"{picture.code} it is")})
+        return Settled(item, "v", None, dict.fromkeys(recipe_ids, Failure(picture.code, f"{picture.code} it is")))
     content = Content(picture.sha256, *picture.size, "JPEG", 99)
-    return Settled(item, "v", content, {recipe_id: annotation_of(picture)})
+    return Settled(item, "v", content, dict.fromkeys(recipe_ids, annotation_of(picture)))
 
 
 def annotation_of(picture: Picture) -> Annotation:

@@ -32,6 +32,9 @@ LISTING = {
     "--root",
     "--allow-http",
 }
+RELATIONS = {"--left-of", "--right-of", "--above", "--below", "--inside", "--overlaps", "--near"}
+BOUNDS = {"--min-score", "--max-score", "--min-area", "--max-area"}
+FILTERS = {"--phrase", "--place", "--task", "--model"} | RELATIONS | BOUNDS
 OPTIONS = {
     "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
     "submit": RECIPES | MODEL | LISTING | {"--db"},
@@ -46,20 +49,10 @@ OPTIONS = {
     "retry": {"--code", "--db"},
     "failures": {"--json", "--db"},
     "show": {"--job", "--save", "--allow-http", "--json", "--db"},
-    "find": {
-        "--phrase",
-        "--job",
-        "--task",
-        "--model",
-        "--limit",
-        "--after",
-        "--sheet",
-        "--allow-http",
-        "--json",
-        "--db",
-    }
-    | {"--left-of", "--right-of", "--above", "--below", "--inside", "--overlaps", "--near"}
-    | {"--min-score", "--max-score", "--min-area", "--max-area", "--place"},
+    "find": FILTERS | {"--job", "--limit", "--after", "--sheet", "--allow-http", "--json", "--db"},
+    "export": FILTERS
+    | {"--format", "--out", "--text", "--only-found", "--categories", "--images", "--shard-images", "--shard-bytes"}
+    | {"--force", "--allow-http", "--json", "--db"},
     "sql": {"--format", "--timeout", "--limit", "--explain", "--db"},
     "report": {"--out", "--pictures", "--allow-http", "--db"},
     "serve": {"--host", "--port", "--token", "--allow-http", "--db"},

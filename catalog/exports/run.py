@@ -1,0 +1,116 @@
+"""An export from the database to files with their manifest."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from catalog.exports import FORMATS, Format
+from catalog.exports.base import Options, Recipe, Work
+from catalog.exports.drafts import Target, drafting
+from catalog.exports.manifest import write_manifest
+from catalog.queries import progress_of, recipes_of, require_job
+from catalog.reader import Reader
+from catalog.records import AT_ONCE, Record, records_of
+from catalog.search import Match, Search, every_hit, matches_of
+from schemas.errors import SetupError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to export of a job, and how. only_found: of each image, only the boxes that it was found by."""
+
+    search: Search
+    format: str
+    out: Path
+    options: Options = field(default_factory=Options)
+    only_found: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """What has been written, and what was left out by reason. lost: pictures among it, which the export names."""
+
+    counts: Counter[str]
+    left_out: Counter[str]
+    lost: int
+    bytes: int
+
+
+def export(
+    reader: Reader, order: Order, fetch: Callable[[str], bytes], progress: Callable[[int], None] = lambda done: None
+) -> Made:
+    """Write what is ordered. `fetch` gives a picture's bytes or raises ImageFailure; `progress` is told of more images.
+
+    Raises SetupError where it cannot be written, UsageError where it cannot be had.
+    """
+    format_ = FORMATS[order.format]
+    require_job(reader, order.search.job)
+    recipes = [Recipe(*row) for row in recipes_of(reader, order.search.job).rows]
+    target = Target(Path(os.path.abspath(order.out)), format_.is_folder, format_.beside)
+    try:
+        with drafting(target, force=order.force) as draft:
+            work = Work(
+                path=draft.path,
+                scratch=draft.scratch,
+                options=order.options,
+                job=order.search.job,
+                recipes=[one for one in recipes if _is_wanted(one, order.search)],
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                fetch=fetch,
+            )
+            format_.writer(_records(reader, order, work, progress), work)
+            about = _about(reader, order, format_, work)
+            size = write_manifest(draft.out / target.manifest, about)
+    except OSError as error:
+        raise SetupError(f"{order.out} cannot be written: {error.strerror or error}; nothing of it is left") from error
+    return Made(work.counts, work.left_out, work.lost, size)
+
+
+def _is_wanted(recipe: Recipe, search: Search) -> bool:
+    return search.task in ("", recipe.task) and search.model in ("", recipe.model)
+
+
+def _records(reader: Reader, order: Order, work: Work, progress: Callable[[int], None]) -> Iterator[Record]:
+    search = order.search
+    for hits in every_hit(reader, search, at_once=AT_ONCE):
+        records = records_of(reader, hits, search.job)
+        if order.only_found:
+            records = _found(records, matches_of(reader, search, {hit.annotation_id for hit in hits}), work.left_out)
+        yield from records
+        progress(len(hits))
+
+
+def _found(records: Sequence[Record], matches: set[Match], left_out: Counter[str]) -> list[Record]:
+    """The records with the boxes that match, and the entities that have one."""
+    kept = []
+    for record in records:
+        entities = []
+        for entity in record.entities:
+            marked = [(Match(record.annotation_id, entity.ordinal, n), box) for n, box in enumerate(entity.boxes)]
+            boxes = [box for match, box in marked if match in matches]
+            left_out["boxes that the filters did not find"] += len(marked) - len(boxes)
+            if boxes:
+                entities.append(replace(entity, boxes=boxes))
+        kept.append(replace(record, entities=entities))
+    return kept
+
+
+def _about(reader: Reader, order: Order, format_: Format, work: Work) -> dict[str, Any]:
+    search = {name: value for name, value in asdict(order.search).items() if value not in ("", (), None)}
+    (job,) = progress_of(reader, search.pop("job")).records
+    return {
+        "created": work.created,
+        "job": work.job,
+        "job_state": job["state"],
+        "format": order.format,
+        "filters": search | ({"only_found": True} if order.only_found else {}),
+        "options": {name: getattr(order.options, name) for name in sorted(format_.options)},
+        "recipes": [recipe._asdict() for recipe in work.recipes],
+        "counts": {name: work.counts[name] for name in ("images", "annotations", "entities", "boxes")},
+        "left_out": {reason: count for reason, count in work.left_out.items() if count},
+    }

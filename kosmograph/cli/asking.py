@@ -1,0 +1,79 @@
+"""What `find` and `export` ask of images, as options: in one place, so that both take the same."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+Asked = dict[str, Any]
+"""What of a `catalog.search.Search` the options say."""
+
+
+def searching(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of a search where it has its parameter `asked`, which holds what they say."""
+    own = inspect.signature(command).parameters
+    options = inspect.signature(_asked).parameters
+    every = [one for name in own for one in (options.values() if name == "asked" else [own[name]])]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(asked=_asked(**{name: given.pop(name) for name in options}), **given)
+
+    del run.__dict__["__wrapped__"]  # typer would read the annotations of the command itself
+    run.__dict__["__signature__"] = inspect.Signature([one.replace(kind=one.KEYWORD_ONLY) for one in every])
+    run.__annotations__ = {one.name: one.annotation for one in every}
+    return run
+
+
+def _partner(flag: str, what: str) -> Any:
+    return typer.Option(flag, metavar="P", help=what)
+
+
+def _bound(flag: str, what: str) -> Any:
+    return typer.Option(flag, metavar="0..1", min=0, max=1, help=what)
+
+
+def _asked(
+    phrase: Annotated[
+        list[str] | None,
+        typer.Option("--phrase", metavar="P", help="What is to be seen: dog, 'brown dog', dog*; repeatable."),
+    ] = None,
+    left_of: Annotated[list[str] | None, _partner("--left-of", "Its box lies left of one of P.")] = None,
+    right_of: Annotated[list[str] | None, _partner("--right-of", "Right of one of P.")] = None,
+    above: Annotated[list[str] | None, _partner("--above", "Above one of P.")] = None,
+    below: Annotated[list[str] | None, _partner("--below", "Below one of P.")] = None,
+    inside: Annotated[list[str] | None, _partner("--inside", "Within one of P.")] = None,
+    overlaps: Annotated[list[str] | None, _partner("--overlaps", "Sharing ground with one of P.")] = None,
+    near: Annotated[list[str] | None, _partner("--near", "Less than a tenth of the picture from one of P.")] = None,
+    min_score: Annotated[float | None, _bound("--min-score", "Its box scores at least S, of 1.")] = None,
+    max_score: Annotated[float | None, _bound("--max-score", "At most S.")] = None,
+    min_area: Annotated[float | None, _bound("--min-area", "Its box covers at least this part of the picture.")] = None,
+    max_area: Annotated[float | None, _bound("--max-area", "At most this part.")] = None,
+    place: Annotated[
+        str, typer.Option("--place", metavar="PLACE", help="Where its box lies: left, top-right, center.")
+    ] = "",
+    task: Annotated[str, typer.Option("--task", metavar="T", help="Only annotations of this task.")] = "",
+    model: Annotated[str, typer.Option("--model", metavar="M", help="Only annotations by this model.")] = "",
+) -> Asked:
+    partners = {
+        "left_of": left_of,
+        "right_of": right_of,
+        "above": above,
+        "below": below,
+        "inside": inside,
+        "overlaps": overlaps,
+        "near": near,
+    }
+    return {
+        "phrases": tuple(phrase or ()),
+        "relations": tuple((name, one) for name, some in partners.items() for one in some or ()),
+        "min_score": min_score,
+        "max_score": max_score,
+        "min_area": min_area,
+        "max_area": max_area,
+        "place": place,
+        "task": task,
+        "model": model,
+    }

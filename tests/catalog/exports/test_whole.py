@@ -1,0 +1,228 @@
+"""An export is there whole or not at all, says what it is, and harms nothing that lies in its way."""
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.exports import FORMATS
+from catalog.exports.base import Options
+from catalog.exports.run import Order, export
+from catalog.reader import Reader
+from catalog.search import Search
+from schemas.errors import SetupError, UsageError
+from schemas.uris import path_of
+from tests.catalog.conftest import Picture, Shelve, Thing
+from tests.catalog.exports.conftest import CAT, DOG, manifest_of, name_of, picture
+
+ALL = sorted(FORMATS)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {
+        "photos",
+        "kosmograph.db",
+        "kosmograph.db-wal",
+        "kosmograph.db-shm",
+    }
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize("format_", ALL)
+def test_manifest_says_what_it_is_and_hashes_every_file(take: Any, format_: str, tmp_path: Path) -> None:
+    path, made = take(format_, task="brief")
+    told = manifest_of(path)
+    assert (told["job"], told["job_state"], told["format"]) == ("zoo", "finished", format_)
+    assert told["filters"] == {"task": "brief"}
+    assert told["recipes"] == [{"task": "brief", "prompt": "<grounding>brief", "model": "null", "revision": "r"}]
+    assert told["counts"] == dict(made.counts)
+    assert told["left_out"] == {reason: count for reason, count in made.left_out.items() if count}
+    folder = path if path.is_dir() else path.parent
+    files = {one["path"]: one for one in told["files"]}
+    for name, one in files.items():
+        data = (folder / name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (one["bytes"], one["sha256"])
+    manifest = "manifest.json" if path.is_dir() else f"{path.name}.manifest.json"
+    if path.is_dir():
+        there = {one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_file()}
+        assert names_in(tmp_path) == {path.name}
+    else:
+        there = names_in(tmp_path)
+    assert there == {*files, manifest}
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize("format_", ["jsonl", "yolo"])
+def test_what_is_there_stays_without_force_and_is_replaced_with_it(take: Any, format_: str) -> None:
+    path, _ = take(format_)
+    with pytest.raises(SetupError, match="--force"):
+        take(format_)
+    before = manifest_of(path)["counts"]["images"]
+    take(format_, force=True, phrases=("cat",))
+    assert (before, manifest_of(path)["counts"]["images"]) == (4, 2)
+    assert names_in(path.parent) == ({path.name} if path.is_dir() else {path.name, f"{path.name}.manifest.json"})
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize("format_", ["jsonl", "labelstudio", "hf"])
+def test_force_deletes_nothing_that_is_not_ours(take: Any, format_: str, tmp_path: Path) -> None:
+    foreign = tmp_path / f"out.{format_}"
+    if format_ == "hf":
+        take(format_)
+        foreign = foreign / "train" / "notes.txt"
+    if format_ == "labelstudio":
+        foreign = tmp_path / "out.labelstudio.config.xml"
+    foreign.write_text("mine")
+    with pytest.raises(SetupError, match="no part of an export"):
+        take(format_, force=True)
+    assert foreign.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("zoo")
+def test_an_empty_folder_may_be_filled(take: Any, tmp_path: Path) -> None:
+    (tmp_path / "out.yolo").mkdir()
+    path, _ = take("yolo")
+    assert (path / "data.yaml").exists()
+
+
+@pytest.mark.usefixtures("zoo")
+def test_a_link_is_not_followed_into_its_folder(take: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "out.hf").symlink_to("mine")
+    with pytest.raises(SetupError):
+        take("hf", force=True)
+    assert not list((tmp_path / "mine").iterdir())
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize("format_", ALL)
+def test_a_failure_in_the_middle_leaves_nothing(
+    take: Any, format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*about: Any) -> Iterator[Any]:
+        raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr("catalog.exports.run._records", broken)
+    with pytest.raises(SetupError, match="No space left on device"):
+        take(format_)
+    assert names_in(tmp_path) == set()
+
+
+@pytest.mark.usefixtures("zoo")
+def test_a_failed_replacement_leaves_the_old_export(take: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = take("yolo")
+    real = os.rename
+
+    def rename(old: Any, new: Any) -> None:
+        if Path(old).name == "out":
+            raise OSError(5, "Input/output error")
+        real(old, new)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(SetupError, match="Input/output error"):
+        take("yolo", force=True)
+    assert names_in(tmp_path) == {path.name}
+    assert manifest_of(path)["counts"]["images"] == 4
+
+
+@pytest.mark.usefixtures("zoo")
+def test_a_folder_that_is_missing_is_said_in_one_line(take: Any) -> None:
+    with pytest.raises(SetupError, match="there is no folder"):
+        take("jsonl", out="no/such/out.jsonl")
+
+
+@pytest.mark.usefixtures("zoo")
+def test_a_job_that_is_not_there_is_refused(take: Any) -> None:
+    with pytest.raises(UsageError, match="no job 'farm'"):
+        take("jsonl", job="farm")
+
+
+@pytest.mark.parametrize("format_", ["yolo", "webdataset", "hf"])
+def test_a_picture_that_cannot_be_had_is_counted_and_named(take: Any, zoo: dict[str, Picture], format_: str) -> None:
+    path_of(zoo["dog"].uri).unlink()
+    path_of(zoo["man"].uri).write_bytes(b"another picture")
+    path, made = take(format_)
+    named = [json.loads(line) for line in (path / "left_out.jsonl").read_text().splitlines()]
+    assert {(name_of(one["uri"]), one["why"]) for one in named} == {("dog", "not_found"), ("man", "changed")}
+    assert made.lost == 2
+    assert made.left_out["pictures: not_found"] == made.left_out["pictures: changed"] == 1
+    assert made.counts["images"] == 2
+    assert manifest_of(path)["left_out"]["pictures: changed"] == 1
+
+
+def test_both_recipes_of_a_picture_that_cannot_be_had_are_named(take: Any, shelve: Shelve) -> None:
+    shelve("gone", Picture("file:///no/such.jpg", [Thing("a dog", [DOG])]), task=("brief", "detailed"))
+    path, made = take("yolo", job="gone")
+    assert made.lost == 2
+    assert not made.counts["images"]
+    assert (path / "train.txt").read_text() == ""
+
+
+def test_links_are_only_to_local_files(shelve: Shelve, reader: Reader, tmp_path: Path) -> None:
+    shelve("far", Picture("s3://bucket/1.jpg", [Thing("a dog", [DOG])], data=b"far"))
+    search, options = Search(job="far"), Options(images="link")
+    order = Order(search=search, format="yolo", out=tmp_path / "out", options=options)
+    with pytest.raises(UsageError, match="no local file"):
+        export(reader, order, lambda uri: b"far")
+    assert names_in(tmp_path) == set()
+
+
+HOSTILE = [
+    "quote \" and '.jpg",
+    "new\nline.jpg",
+    "..\\..\\up.jpg",
+    "x" * 251 + ".jpg",
+    "<script>&.jpg",
+    "-rf.jpg",
+    ".hidden",
+    "ünïcode-日本.jpg",
+    "space .jpg ",
+]
+
+
+@pytest.mark.parametrize("format_", ["yolo", "webdataset", "hf", "coco", "csv", "labelstudio"])
+def test_hostile_names_stay_inside_the_target(
+    take: Any, shelve: Shelve, photos: Path, format_: str, tmp_path: Path
+) -> None:
+    pictures = [picture(photos / name, [Thing("a dog", [DOG])]) for name in HOSTILE]
+    shelve("zoo", *pictures, picture(photos / "b.jpg", [Thing('a "<cat>" \x07 & dog\x1b', [CAT])]))
+    path, made = take(format_, categories="phrase")
+    assert made.counts["images"] == len(HOSTILE) + 1
+    assert names_in(tmp_path) - {path.name, f"{path.name}.manifest.json", f"{path.name}.config.xml"} == set()
+    if path.is_dir():
+        for one in path.rglob("*"):
+            name = one.relative_to(path).as_posix()
+            assert name.isascii()
+            assert name.isprintable()
+            assert len(one.name) < 100
+            assert one.resolve().is_relative_to(path)
+    for shard in path.glob("*.tar") if path.is_dir() else ():
+        with tarfile.open(shard) as tar:
+            for name in tar.getnames():
+                assert "/" not in name
+                assert name.count(".") == 1
+
+
+def test_two_images_of_one_name_are_two_files(take: Any, shelve: Shelve, photos: Path) -> None:
+    (photos / "other").mkdir()
+    shelve("zoo", picture(photos / "a.jpg", []), picture(photos / "other/a.jpg", [], size=(8, 8)))
+    path, _ = take("yolo")
+    assert len(set((path / "train.txt").read_text().splitlines())) == len(list(path.glob("images/*/*.jpg"))) == 2
+
+
+@pytest.mark.usefixtures("zoo")
+def test_filters_take_images_and_only_found_takes_their_boxes(take: Any) -> None:
+    lines = [json.loads(line) for line in take("jsonl", phrases=("cat",), min_score=0.45)[0].read_text().splitlines()]
+    assert {name_of(line["uri"]): len(line["entities"]) for line in lines} == {"wrong": 2}
+    path, made = take("jsonl", phrases=("cat",), only_found=True, force=True)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    phrases = {name_of(line["uri"]): [one["phrase"] for one in line["entities"]] for line in lines}
+    assert phrases == {"dog": ["two cats"], "wrong": ["a cat"]}
+    assert made.left_out["boxes that the filters did not find"] == 2
+    assert manifest_of(path)["filters"] == {"phrases": ["cat"], "only_found": True}
