@@ -78,9 +78,9 @@ def test_part_that_fails_is_told_and_leaves_the_figures_of_the_others(
     path = tmp_path / "figures.json"
     options = ["--toy", "--device", "cpu", "--part", "5", "1", "--json", str(path)]
     monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", *options])
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(backend, "allow_tf32", False)
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     assert main() == 1
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
     parts = json.loads(path.read_text())["parts"]
     assert "figures of probe are needed" in parts["summary"]["error"]
     assert parts["probe"]["product_flop_s"] > 0
