@@ -88,7 +88,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class BoxFacts:
-    """Valid boxes by score, in equal steps from 0 to 1, and by area, up to each of figures.AREAS; the others by number."""
+    """Valid boxes by score, in equal steps from 0 to 1, and by area, up to each of figures.AREAS; others by number."""
 
     valid: int
     invalid: int

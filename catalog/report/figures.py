@@ -35,8 +35,9 @@ _CEILING = {
     "sqlite": "(CAST({0} AS INTEGER) + ({0} > CAST({0} AS INTEGER)))",
     "postgresql": "CAST(CEIL({0}) AS INTEGER)",
 }
+"""Of numbers from 0 up."""
 _BYTEWISE = {"sqlite": "COLLATE BINARY", "postgresql": 'COLLATE "C"'}
-"""Of numbers from 0 up; and the order of texts that both databases know."""
+"""The one order of texts that both databases know."""
 
 
 def figures_of(reader: Reader, name: str, told: Callable[[str], None] = lambda _: None) -> Figures:
