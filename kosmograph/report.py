@@ -15,7 +15,7 @@ from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from catalog.records import Record
-    from catalog.report.figures import Figures
+    from catalog.report.facts import Figures
     from catalog.report.sample import Shown
 
 

@@ -7,13 +7,13 @@ versions not at all.
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 from catalog.queries import progress_of, require_job
 from catalog.reader import Reader
+from catalog.report.facts import BoxFacts, CaptionFacts, FailureFacts, Figures, JobFacts, Named, Pair, Rate, RecipeFacts
 from schemas.relations import CELL
 from schemas.views import NOW
 
@@ -35,120 +35,9 @@ _CEILING = {
     "sqlite": "(CAST({0} AS INTEGER) + ({0} > CAST({0} AS INTEGER)))",
     "postgresql": "CAST(CEIL({0}) AS INTEGER)",
 }
+"""Of numbers from 0 up."""
 _BYTEWISE = {"sqlite": "COLLATE BINARY", "postgresql": 'COLLATE "C"'}
-"""Of numbers from 0 up; and the order of texts that both databases know."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecipeFacts:
-    """What was asked, of what."""
-
-    task: str
-    prompt: str
-    model: str
-    revision: str
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobFacts:
-    """A job as it stands. `roots` are the folders whose local files it may read (None: any); times are UNIX times."""
-
-    id: int
-    name: str
-    state: str
-    reason: str | None
-    sources: Sequence[str]
-    roots: Sequence[str] | None
-    recipes: Sequence[RecipeFacts]
-    started_at: float
-    finished_at: float | None
-    wall_s: float
-    images: int
-    annotated: int
-    reused: int
-    failed: int
-    pending: int
-    images_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class FailureFacts:
-    """The failures of one code, with some examples as URI and message."""
-
-    code: str
-    count: int
-    examples: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Outcomes by when they were settled: in steps of `width_s` from `origin`, by number, those annotated, reused and
-    failed."""
-
-    origin: float
-    width_s: int
-    bins: Mapping[int, tuple[int, int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionFacts:
-    """How many captions have so many words, so many tokens, ended so; and how many have no box."""
-
-    count: int
-    words: Mapping[int, int]
-    tokens: Mapping[int, int]
-    finish_reasons: Mapping[str, int]
-    without_box: int
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A phrase or head noun, with the images that have it, and how often it was said."""
-
-    words: str
-    images: int
-    times: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two phrases of the same images. `pmi`: by how many doublings more often than chance would have it."""
-
-    one: str
-    other: str
-    images: int
-    pmi: float
-
-
-@dataclass(frozen=True, slots=True)
-class BoxFacts:
-    """Valid boxes by score (in SCORE_BINS equal steps) and by area (see AREAS), and how many are in neither."""
-
-    valid: int
-    invalid: int
-    scores: Sequence[int]
-    unscored: int
-    areas: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """All that is counted for a report."""
-
-    job: JobFacts
-    annotated_images: int
-    failures: Sequence[FailureFacts]
-    rate: Rate
-    captions: CaptionFacts
-    phrases: Sequence[Named]
-    heads: Sequence[Named]
-    pairs: Sequence[Pair]
-    together: int
-    boxes: BoxFacts
-    phrase_scores: Sequence[int]
-    unscored_phrases: int
-    heat: Sequence[Sequence[int]]
+"""The one order of texts that both databases know."""
 
 
 def figures_of(reader: Reader, name: str, told: Callable[[str], None] = lambda _: None) -> Figures:

@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from catalog.drawing import COLOURS
 from catalog.report import plots, words
-from catalog.report.figures import GRID, PAIRED, Figures, JobFacts
+from catalog.report.facts import Figures, JobFacts
+from catalog.report.figures import GRID, PAIRED
 from catalog.report.sample import Shown
 from schemas.uris import masked, printable
 

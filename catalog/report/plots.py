@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from catalog.report.figures import AREAS, SCORE_BINS, WIDTHS_S, Rate
+from catalog.report.facts import Rate
+from catalog.report.figures import AREAS, SCORE_BINS, WIDTHS_S
 from catalog.report.words import compact, number, plural, share
 
 WIDTH, HEIGHT = 440, 236
