@@ -65,7 +65,8 @@ def save_sheet(records: Sequence[Record], matches: Collection[Match], path: Path
     from catalog.sheet import TILE, sheet_of
 
     tiles = []
-    for record in track(records, "drawing", console=Console(stderr=True), transient=True):
+    console = Console(stderr=True)
+    for record in track(records, "drawing", console=console, transient=True, disable=not console.is_terminal):
         boxes = _boxes(record, matches)
         try:
             picture, note = picture_of(record.uri, settings), note_of(record.model)

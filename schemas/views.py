@@ -99,7 +99,8 @@ def view_statements(dialect: str, version: str = HEAD) -> dict[str, str]:
         "cooccurrences": """
             SELECT p.job AS job, p.phrase_norm AS phrase_norm, p.other_norm AS other_norm, p.together AS images,
                    m.images AS phrase_images, n.images AS other_images,
-                   LN(1.0 * p.together * t.images / (1.0 * m.images * n.images)) / LN(2.0) AS pmi
+                   LN(CAST(1.0 * p.together * t.images / (1.0 * m.images * n.images) AS DOUBLE PRECISION))
+                   / LN(CAST(2.0 AS DOUBLE PRECISION)) AS pmi
             FROM (SELECT o.job_id AS job_id, j.name AS job, e.phrase_norm AS phrase_norm, f.phrase_norm AS other_norm,
                          COUNT(DISTINCT o.image_id) AS together
                   FROM entities e
