@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from catalog.exports.base import Categories, Work
+from catalog.exports.base import NO_PHRASE, Categories, Work
 from catalog.records import Box, Record
 from schemas.uris import scheme_of
 
@@ -77,7 +77,7 @@ def _url(uri: str) -> str:
 
 
 def _configuration(categories: Categories) -> str:
-    labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in categories.names or ["object"])
+    labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in categories.names or [NO_PHRASE])
     return f"""<View>
   <Text name="caption" value="$caption"/>
   <Image name="image" value="$image" zoom="true"/>

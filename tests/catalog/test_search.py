@@ -245,3 +245,12 @@ def test_every_image_comes_though_many_share_what_it_is_found_by(reader: Reader,
 def test_a_cursor_that_is_none_is_refused(reader: Reader, cursor: str) -> None:
     with pytest.raises(UsageError, match="no cursor"):
         find_page(reader, Search(), limit=1, after=cursor)
+
+
+def test_an_image_of_many_dogs_in_two_jobs_is_found_once(shelve: Shelve, reader: Reader) -> None:
+    for job in ("one", "two"):
+        shelve(job, *(Picture(f"s3://x/{n}", [Thing("a dog"), Thing("a big dog"), Thing("dogs")]) for n in range(5)))
+    for search in (Search(phrases=("dog",)), Search(), Search(text="dog"), Search(min_area=0.1)):
+        for at_once in (1, 2, 50):
+            found = [record.uri for record in every_record(reader, search, at_once=at_once)]
+            assert sorted(found) == [f"s3://x/{n}" for n in range(5)]
