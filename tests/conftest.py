@@ -199,3 +199,16 @@ def _do(server: URL, *statements: str) -> None:
         for statement in statements:
             connection.execute(text(statement))
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium under playwright: one for all tests of a process, which can have one only."""
+    api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium")
+    if not path:
+        pytest.skip("there is no chromium here: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.getuid() == 0 else [])
+        yield browser
+        browser.close()

@@ -1,6 +1,5 @@
 """The gallery in Chromium: a server on a free port, and a browser that tells what it does not like."""
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from catalog.gallery.guard import Access
 from kosmograph.serve import gallery_of
@@ -27,17 +26,6 @@ def database_url(sqlite_template: Path, tmp_path: Path) -> str:
     path = tmp_path / "kosmograph.db"
     shutil.copy(sqlite_template, path)
     return f"sqlite:///{path}"
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    if not path:
-        pytest.skip("there is no chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.getuid() == 0 else [])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

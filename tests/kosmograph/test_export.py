@@ -78,7 +78,8 @@ def test_many_unreadable_pictures_in_a_row_end_the_export(tmp_path: Path) -> Non
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 from catalog.exports import run
 records = run._records
 def slow(*about):

@@ -386,6 +386,6 @@ def test_a_copy_that_loses_its_server_is_a_passing_trouble(database_url: str, da
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_copy_of_what_cannot_be_shows_no_values_and_is_not_repeated(database: Database) -> None:
     with pytest.raises(IntegrityError) as caught, database.write() as connection:
-        copy_rows(connection, ENTITIES, [(1, 0, SECRET, SECRET, 0, 5, None)])
+        copy_rows(connection, ENTITIES, [(1, 0, SECRET, SECRET, 0, 5, None, SECRET)])
     assert not is_passing(caught.value)
     assert SECRET not in str(caught.value)
