@@ -11,7 +11,6 @@ from kosmograph.exposure import warn_of_open_broker
 from kosmograph.folders import run_folder
 from kosmograph.redis_server import RedisServer
 from kosmograph.requests import OpenedJob, Request, find_sources, job_name, open_job, recipes_for
-from kosmograph.signals import interruptible
 from kosmograph.workers import WorkerPool, devices_for
 from producer.dispatcher import Dispatcher
 from producer.queue import Queue
@@ -26,6 +25,7 @@ from schemas.locks import job_lock
 from schemas.logs import configure_logs
 from schemas.migrations import upgrade
 from schemas.settings import Settings
+from schemas.signals import interruptible
 
 LOOK_S = 0.2
 LISTING_S = 2.0

@@ -1,6 +1,8 @@
 """Child processes of the front door: each under a keeper, so that they end with us."""
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,10 +42,13 @@ class Child:
         self._keeper.terminate()
 
     def stop(self) -> int:
-        """Ask it to end, wait for it, and insist after a while; the exit code."""
+        """Ask it to end, wait for it, insist after a while, and then use force; the exit code."""
         self.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._keeper.wait(STOP_S)
+        for last_resort in (self._let_go, self._kill):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._keeper.wait(STOP_S)
+                break
+            last_resort()
         self._let_go()
         return self._keeper.wait()
 
@@ -51,6 +56,10 @@ class Child:
         """Close our end of the pipe: a keeper that is still there ends its command, by force if it must."""
         assert self._keeper.stdin
         self._keeper.stdin.close()
+
+    def _kill(self) -> None:
+        """Keeper, command and all that they have started."""
+        os.killpg(self._keeper.pid, signal.SIGKILL)
 
     def last_words(self) -> str:
         """Why it ended, in its own words where it has said so, else the last line of its log."""

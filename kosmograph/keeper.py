@@ -9,7 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-from threading import Event, Thread
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+
+from schemas.signals import STOP_SIGNALS, hear
 
 GRACE_S = 15.0
 PR_SET_PDEATHSIG = 1
@@ -17,28 +21,23 @@ PR_SET_PDEATHSIG = 1
 
 def main(command: list[str]) -> None:
     """Run the command until it ends or nobody holds the other end of standard input any more."""
-    asked = Event()
-    children: list[subprocess.Popen[bytes]] = []
-
-    def pass_on(*_: object) -> None:
-        asked.set()
-        for child in children:
-            child.terminate()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
-    children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_keeper))
-    if asked.is_set():  # before there was a child
-        pass_on()
-    Thread(target=_end_with_input, args=children, daemon=True).start()
-    code = children[0].wait()
-    os._exit(code if code >= 0 else 128 - code)  # the thread may still read: nothing to wait for
+    heard = hear(*STOP_SIGNALS)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_keeper)
+    for watch in (partial(_pass_on, child, heard), partial(_end_with_input, child)):
+        Thread(target=watch, daemon=True).start()
+    code = child.wait()
+    os._exit(code if code >= 0 else 128 - code)  # the threads may still wait: for nothing
 
 
 def _end_with_keeper() -> None:
     """In the child: Linux ends it when its keeper is killed, which leaves nobody to watch for it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _pass_on(child: "subprocess.Popen[bytes]", heard: "SimpleQueue[int]") -> None:
+    while heard.get():
+        child.terminate()
 
 
 def _end_with_input(child: "subprocess.Popen[bytes]") -> None:

@@ -2,10 +2,10 @@
 
 import structlog
 
-from kosmograph.signals import interruptible
 from kosmograph.workers import WorkerPool, devices_for
 from schemas.errors import TRY_AGAIN, DatabaseAway, UsageError
 from schemas.settings import Settings
+from schemas.signals import interruptible
 
 LOOK_S = 1.0
 

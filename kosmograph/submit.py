@@ -4,13 +4,13 @@ import shlex
 
 from kosmograph.output import say
 from kosmograph.requests import Request, find_sources, job_name, open_job, recipes_for
-from kosmograph.signals import interruptible
 from kosmograph.summary import DONE, INTERRUPTED, counts, db_option, skipped
 from schemas.database import Database
 from schemas.ledger import jobs
 from schemas.locks import job_lock
 from schemas.migrations import upgrade
 from schemas.settings import Settings
+from schemas.signals import interruptible
 
 
 def submit(request: Request, settings: Settings) -> int:

@@ -1,6 +1,5 @@
 """Celery as the consumer of one queue: messages in, to the one task; no program around it."""
 
-import signal
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -21,12 +20,12 @@ from schemas.broker import CELERY_SETTINGS
 from schemas.errors import SetupError
 from schemas.messages import TASK_NAME
 from schemas.settings import Settings
+from schemas.signals import STOP_SIGNALS, hear
 from worker.prefetch import Target, prefetch_of
 from worker.probe import BrokerProbe
 from worker.tasks import ChunkTask
 
 log = structlog.get_logger()
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FAREWELL_S = 3.0
 """How long a worker that is through with its chunks waits for a broker which does not answer."""
 
@@ -38,18 +37,6 @@ def consume(settings: Settings, task: ChunkTask, queue: str, slots: int, abandon
     in another thread, where all is done but Celery's loop hangs on a broker that does not answer.
     """
     target, over = Target(slots), Event()
-
-    def leave() -> None:
-        task.turns.wait_until_over()
-        if not over.wait(FAREWELL_S):
-            abandon()
-
-    def stop(*_: object) -> None:
-        if not task.stopping.is_set():
-            task.stopping.set()
-            Thread(target=leave, name="farewell", daemon=True).start()
-        state.should_stop = 0  # Celery's loop looks at it, between events and while it tries to reconnect
-
     worker = Worker(
         app=make_app(settings.broker, task, BrokerProbe, prefetch_of(target)),
         hostname=f"kosmograph@{task.name}",
@@ -62,8 +49,17 @@ def consume(settings: Settings, task: ChunkTask, queue: str, slots: int, abandon
         without_mingle=True,
         without_heartbeat=True,
     )
-    for number in STOP_SIGNALS:
-        signal.signal(number, stop)
+    heard = hear(*STOP_SIGNALS)
+
+    def leave() -> None:
+        heard.get()
+        task.stopping.set()
+        state.should_stop = 0  # Celery's loop looks at it, between events and while it tries to reconnect
+        task.turns.wait_until_over()
+        if not over.wait(FAREWELL_S):
+            abandon()
+
+    Thread(target=leave, name="farewell", daemon=True).start()
     warnings.simplefilter("ignore", CPendingDeprecationWarning)  # advice for version 6 at every lost connection
     try:
         worker.start()

@@ -19,10 +19,11 @@ from schemas.logs import configure_logs
 from schemas.migrations import upgrade
 from schemas.recipes import queue_name
 from schemas.settings import Settings
+from schemas.signals import STOP_SIGNALS
 from schemas.storage import StorageOptions
 from worker.annotator import Annotator
 from worker.busy import Reporter
-from worker.consumer import STOP_SIGNALS, consume
+from worker.consumer import consume
 from worker.cores import loader_processes, torch_threads
 from worker.images import Limits
 from worker.leases import Leases

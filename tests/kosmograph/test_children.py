@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from kosmograph import children
 from kosmograph.children import Child, python
 
 SLEEPER = "import sys, time; print('here', flush=True); time.sleep(600)"
@@ -20,6 +21,19 @@ import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
 print("here", flush=True)
 time.sleep(600)
+"""
+PATIENT = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("here", flush=True)
+time.sleep(1.5)
+sys.exit(6)
+"""
+STORM = """
+import os, signal, sys, time
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    os.kill(int(sys.argv[1]), signal.SIGTERM)
 """
 
 
@@ -129,3 +143,25 @@ def test_sigterm_before_the_command_has_begun_is_passed_on(tmp_path: Path) -> No
         assert child._keeper.wait(10) in (-signal.SIGTERM, 128 + signal.SIGTERM)
         child._let_go()
     assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == command(SLEEPER)]
+
+
+def test_signals_in_a_row_are_all_passed_on(start: Callable[..., Child]) -> None:
+    """However close they come: a handler that another one interrupts must not wait for it."""
+    patient = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: None); print('here', flush=True)\n"
+    child = start(patient + "time.sleep(1.5); sys.exit(6)")
+    storm = (
+        "import os, sys, time; end = time.monotonic() + 1\nwhile time.monotonic() < end: os.kill(int(sys.argv[1]), 15)"
+    )
+    subprocess.run([*command(storm), str(child._keeper.pid)], check=True)
+    assert child._keeper.wait(20) == 6
+
+
+def test_keeper_that_does_nothing_any_more_is_ended_by_force(
+    start: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "STOP_S", 0.2)
+    child = start(SLEEPER)
+    process = grandchild(child)
+    child._keeper.send_signal(signal.SIGSTOP)
+    assert child.stop() == -signal.SIGKILL
+    assert not running(process)
