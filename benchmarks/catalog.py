@@ -28,15 +28,18 @@ from catalog.search import Search, find_page
 from schemas.caption_search import AT_ONCE, CREATE, DROP, index_captions
 from schemas.database import Database
 from schemas.heads import head_of
+from schemas.recipes import Recipe
 
 NOUNS, ADJECTIVES, VERBS = 4_000, 60, 200
 IMAGES_AT_ONCE = 50_000
 START = (
     """INSERT INTO jobs (id, name, queue, state, listing, recipes, created_at, started_at, finished_at)
     VALUES (1, 'archive', 'q', 'finished', '{}', 1, 0, 0, 1)""",
-    "INSERT INTO recipes VALUES (1, 'made up', 'brief', 'p', 'null', 'r', '{}')",
+    """INSERT INTO recipes (id, hash, task, prompt, model, revision, spec)
+    VALUES (1, 'made up', 'brief', 'p', 'null', 'r', :spec)""",
     "INSERT INTO job_recipes VALUES (1, 1, 0)",
 )
+RECIPE = Recipe(task="brief", prompt="p", model="null", revision="r", dtype="float32")
 PAGE = 50
 
 
@@ -94,7 +97,7 @@ def make(url: str, groundings: int) -> int:
     database = Database(url)
     with database.write() as connection:
         for statement in START:
-            connection.execute(text(statement))
+            connection.execute(text(statement), {"spec": RECIPE.canonical})
         if not database.is_sqlite:
             connection.execute(text(DROP["postgresql"]))
     images, made, random = 0, 0, np.random.default_rng(5)

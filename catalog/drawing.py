@@ -24,11 +24,30 @@ COLOURS: tuple[Colour, ...] = (
 )
 """Okabe and Ito's palette, its black replaced by Tol's wine; neighbours differ in lightness, for any eyes."""
 
+DARK, LIGHT = (16, 16, 20), (255, 255, 255)
+
 LONG_SIDE = (640, 1280)
 SMALLEST_STAGE = (480, 240)
 """A narrow or flat picture gets margins up to this size, where its labels have room."""
 STAGE, PAPER, INK, GREY = (38, 38, 42), (251, 250, 247), (24, 24, 28), (110, 110, 116)
 LINE, PAD, MARGIN = 3, 3, 14
+
+
+def ink_on(colour: Colour) -> Colour:
+    """Dark or light, whichever stands out more on a colour: by the contrast ratio of WCAG 2."""
+    ground = _luminance(colour)
+    return DARK if _contrast(ground, _luminance(DARK)) >= _contrast(_luminance(LIGHT), ground) else LIGHT
+
+
+def _contrast(lighter: float, darker: float) -> float:
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Colour) -> float:
+    """From 0 to 1: https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
+    parts = (part / 255 for part in colour)
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +137,7 @@ def _placed(box: tuple[float, float, float, float], frame: Rect) -> Rect:
 def _outline(pen: ImageDraw.ImageDraw, rect: Rect, colour: Colour, *, dashed: bool) -> None:
     """A line in the colour between two hairlines of its opposite: it shows on any ground."""
     x1, y1, x2, y2 = rect
-    pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_opposite(colour), width=LINE + 2)
+    pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=ink_on(colour), width=LINE + 2)
     if not dashed:
         pen.rectangle(rect, outline=colour, width=LINE)
         return
@@ -144,8 +163,8 @@ def _labels(pen: ImageDraw.ImageDraw, marks: list[_Mark], size: tuple[int, int])
         width, height = round(font.getlength(text)) + 12, ascent + descent + 4
         x, y = _spot(rect, (width, height), size, taken, boxes)
         taken.append((x, y, x + width, y + height))
-        pen.rounded_rectangle((x, y, x + width - 1, y + height - 1), 3, fill=colour, outline=_opposite(colour))
-        pen.text((x + 6, y + 2 + ascent), text, font=font, fill=_opposite(colour), anchor="ls")
+        pen.rounded_rectangle((x, y, x + width - 1, y + height - 1), 3, fill=colour, outline=ink_on(colour))
+        pen.text((x + 6, y + 2 + ascent), text, font=font, fill=ink_on(colour), anchor="ls")
 
 
 def _spot(
@@ -217,7 +236,7 @@ class _Line:
 
     def draw(self, pen: ImageDraw.ImageDraw, left: float, top: int) -> None:
         for text, colour in self.runs:
-            pad, ink = (PAD, _opposite(colour)) if colour else (0, self.ink)
+            pad, ink = (PAD, ink_on(colour)) if colour else (0, self.ink)
             right = left + self.font.getlength(text) + 2 * pad
             if colour:
                 pen.rounded_rectangle((left, top - 1, right, top + self.font.size * 1.3), 3, fill=colour)
@@ -251,12 +270,6 @@ def _colours_of(caption: str, phrases: Sequence[DrawnPhrase]) -> list[Colour | N
 def _font(width: int, step: int) -> Font:
     """The font for a canvas of this width, some pixels larger or smaller."""
     return font_of(max(14, width // 70) + step)
-
-
-def _opposite(colour: Colour) -> Colour:
-    """Black or white, whichever reads better on the colour (luma of ITU-R BT.601)."""
-    red, green, blue = colour
-    return (16, 16, 20) if 299 * red + 587 * green + 114 * blue > 128_000 else (255, 255, 255)
 
 
 def _area(rect: Rect) -> int:

@@ -2,9 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from catalog.reader import Reader
 from catalog.search import Hit, Search, every_hit
@@ -13,8 +11,7 @@ AT_ONCE = 1_000
 """Records that stand in memory at once while they are streamed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """A box as fractions of the upright picture, with its score; not `valid` where the model gave it inverted."""
 
     x1: float
@@ -31,8 +28,7 @@ class Box:
         return tuple(int(side + 0.5) for side in sides)  # type: ignore[return-value]
 
 
-@dataclass(frozen=True, slots=True)
-class Entity:
+class Entity(NamedTuple):
     """A phrase of the caption, `caption[start:end]`, with its boxes in their order."""
 
     ordinal: int
@@ -45,8 +41,7 @@ class Entity:
     boxes: Sequence[Box]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """An image under a recipe: one row of the view `captions`, with its groundings.
 
     Of the jobs that show it, `job` is the newest, or the one that was searched.
@@ -68,7 +63,7 @@ class Record:
     format: str
     model: str
     revision: str
-    entities: Sequence[Entity] = field(default=())
+    entities: Sequence[Entity] = ()
 
 
 _FIELDS = """
@@ -114,14 +109,11 @@ def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Enti
         WHERE e.annotation_id {reader.in_list("ids")}
         ORDER BY e.annotation_id, e.ordinal, b.ordinal"""
     found: dict[int, list[Entity]] = defaultdict(list)
-    rows = reader.select(query, {"ids": list(annotations)}).rows
-    for key, group in groupby(rows, key=lambda row: tuple(row[:8])):
-        annotation, *entity = key
-        boxes = [_box(row[8:]) for row in group if row[8] is not None]
-        found[annotation].append(Entity(*(*entity, boxes)))
+    before, boxes = None, []
+    for row in reader.select(query, {"ids": list(annotations)}).rows:
+        if row[:2] != before:
+            before, boxes = row[:2], list[Box]()
+            found[row[0]].append(Entity._make((*row[1:8], boxes)))
+        if row[8] is not None:
+            boxes.append(Box._make((*row[8:14], bool(row[14]))))
     return found
-
-
-def _box(cells: Any) -> Box:
-    *numbers, valid = cells
-    return Box(*(*numbers, bool(valid)))

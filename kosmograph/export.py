@@ -75,9 +75,9 @@ def options_for(output: str, given: dict[str, Any]) -> Options:
 class Pictures:
     """Reads pictures as they are stored, of those that a job may read; many threads may ask."""
 
-    def __init__(self, settings: Settings, roots: list[str] | None) -> None:
+    def __init__(self, settings: Settings, roots: Roots | None) -> None:
         self._settings = settings
-        self._roots = None if roots is None else Roots(roots)
+        self._roots = roots
         self._own = threading.local()
         self._failed = 0
 

@@ -2,12 +2,17 @@
 
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from schemas.environment import database_url
 from schemas.uris import printable
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 
 def say(line: str) -> None:
@@ -79,3 +84,10 @@ def _plain(value: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def db_option(settings: "Settings") -> str:
+    """` --db URL` for a command to be typed, if it needs one. A server's URL may hold a password, and is left out."""
+    if settings.db == database_url(None):
+        return ""
+    return f" --db {shlex.quote(settings.db)}" if settings.db.startswith("sqlite") else " --db URL"

@@ -1,6 +1,6 @@
 """Pictures with boxes, for `show`, `try` and `find`: the image as it is stored, drawn over by the catalog."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.records import Record
 from catalog.search import Match
 from schemas.errors import ImageFailure, SetupError
+from schemas.roots import Roots
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,18 +31,17 @@ class DrawnBox:
     valid: bool
 
 
-def picture_of(uri: str, settings: Settings, roots: Sequence[str] | None = None) -> Any:
-    """The upright picture behind a URI, as Pillow's image; a local file only below `roots`, where they are given.
+def picture_of(uri: str, settings: Settings, roots: Roots | None) -> Any:
+    """The upright picture behind a URI, as Pillow's image; a local file only below the roots (None: any).
 
     Raises ImageFailure.
     """
-    from schemas.roots import Roots
     from schemas.storage import StorageOptions
     from worker.fetch import Fetcher
     from worker.images import Limits, upright
 
     limits = Limits.from_settings(settings)
-    fetcher = Fetcher(limits, StorageOptions.of(settings), None if roots is None else Roots(roots))
+    fetcher = Fetcher(limits, StorageOptions.of(settings), roots)
     return upright(fetcher.fetch(uri).data, limits)
 
 
@@ -52,10 +52,16 @@ def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Pa
     _save(draw(picture, caption, _phrases(boxes), note), path)
 
 
-def save_sheet(records: Sequence[Record], matches: Collection[Match], path: Path, settings: Settings) -> None:
+def save_sheet(
+    records: Sequence[Record],
+    matches: Collection[Match],
+    roots: Mapping[int, Roots | None],
+    path: Path,
+    settings: Settings,
+) -> None:
     """Draw the pictures of some records on one sheet, each with the boxes it was found for, or else with all of them.
 
-    A picture that cannot be read leaves its place to the reason.
+    `roots` has the folders of each image, by its id. A picture that cannot be read leaves its place to the reason.
     """
     from PIL import Image
     from rich.console import Console
@@ -69,7 +75,7 @@ def save_sheet(records: Sequence[Record], matches: Collection[Match], path: Path
     for record in track(records, "drawing", console=console, transient=True, disable=not console.is_terminal):
         boxes = _boxes(record, matches)
         try:
-            picture, note = picture_of(record.uri, settings), note_of(record.model)
+            picture, note = picture_of(record.uri, settings, roots[record.image_id]), note_of(record.model)
         except ImageFailure as failure:
             picture, boxes, note = Image.new("RGB", TILE, (60, 60, 64)), [], failure.message
         tiles.append(draw(picture, record.caption, _phrases(boxes), note, long_side=(TILE[0], TILE[0])))

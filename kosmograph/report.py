@@ -2,15 +2,16 @@
 
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalog.queries import roots_of
 from kosmograph.control import open_database
-from kosmograph.output import say, warn
+from kosmograph.output import db_option, say, warn
 from kosmograph.pictures import picture_of
 from schemas.errors import SetupError, UsageError
+from schemas.roots import Roots
 from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ def write_report(job: str, out: Path, *, pictures: int, allow_http: bool | None,
     except ImportError as error:
         raise SetupError(f"a report needs {error.name}: pip install 'kosmograph[gallery]'") from None
     _require_place(out)
-    figures, records = _count(job, pictures, db)
-    shown = _draw(records, figures.job.roots, load_settings(db=db, allow_http=allow_http))
-    _write(out, page_of(figures, shown, time.time()))
+    settings = load_settings(db=db, allow_http=allow_http)
+    figures, records, roots = _count(job, pictures, db)
+    shown = _draw(records, roots, settings)
+    _write(out, page_of(figures, shown, time.time(), db_option(settings)))
     say(f"saved {out}: {figures.job.images:,} images, {len(shown)} of them shown, {out.stat().st_size / 1e6:.1f} MB")
     if unread := [one for one in shown if one.trouble]:
         told = f"{unread[0].record.uri}: {unread[0].trouble}"
@@ -36,7 +38,7 @@ def write_report(job: str, out: Path, *, pictures: int, allow_http: bool | None,
     return 0
 
 
-def _count(job: str, pictures: int, db: str | None) -> "tuple[Figures, list[Record]]":
+def _count(job: str, pictures: int, db: str | None) -> "tuple[Figures, list[Record], Roots | None]":
     """All that comes from the database, before anything is drawn: it does not wait for slow pictures."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -52,10 +54,10 @@ def _count(job: str, pictures: int, db: str | None) -> "tuple[Figures, list[Reco
     ):
         task = progress.add_task("", total=STEPS + 1, completed=-1)
         figures = figures_of(reader, job, lambda what: progress.update(task, description=what, advance=1))
-        return figures, sample_of(reader, job, pictures)
+        return figures, sample_of(reader, job, pictures), roots_of(reader, job)
 
 
-def _draw(records: "list[Record]", roots: Sequence[str] | None, settings: Settings) -> "list[Shown]":
+def _draw(records: "list[Record]", roots: Roots | None, settings: Settings) -> "list[Shown]":
     from rich.console import Console
     from rich.progress import track
 

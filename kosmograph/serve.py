@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from kosmograph.control import open_database
 from kosmograph.find import index_new_captions
-from kosmograph.output import say
+from kosmograph.output import db_option, say
 from schemas.errors import SetupError, UsageError
 from schemas.roots import Roots
 from schemas.settings import Settings, load_settings
@@ -75,6 +75,7 @@ def gallery_of(settings: Settings, access: "Access") -> Any:
         sources_of(settings),
         cache,
         access,
+        db_option(settings),
     )
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from catalog.queries import boxes_of, failures_of, image_of
+from catalog.queries import boxes_of, failures_of, image_of, roots_of_image
 from catalog.reader import Reader
 from kosmograph.control import open_database
 from kosmograph.output import say, say_json
@@ -31,7 +31,8 @@ def show_image(
     if save:
         newest = found[0]
         boxes = [DrawnBox(*(box[name] for name in BOX)) for box in newest["boxes"]]
-        picture = picture_of(newest["uri"], load_settings(db=db, allow_http=allow_http))
+        roots = roots_of_image(database, newest["image_id"])
+        picture = picture_of(newest["uri"], load_settings(db=db, allow_http=allow_http), roots)
         save_picture(picture, newest["caption"], boxes, save, note_of(newest["model"]))
         if not as_json:
             say(f"saved {save}")

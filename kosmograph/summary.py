@@ -4,9 +4,8 @@ import shlex
 import sys
 
 from kosmograph.annotate import Ending
-from kosmograph.output import say
+from kosmograph.output import db_option, say
 from producer.registration import Totals
-from schemas.environment import database_url
 from schemas.ledger.jobs import Job
 from schemas.settings import Settings
 from schemas.uris import printable
@@ -41,13 +40,6 @@ def print_summary(ending: Ending, settings: Settings) -> int:
 def captions_of(job: Job) -> str:
     """A query for the first captions of a job."""
     return "SELECT uri, caption FROM captions WHERE job = '{}' LIMIT 10".format(job.name.replace("'", "''"))
-
-
-def db_option(settings: Settings) -> str:
-    """` --db URL` for a command to be typed, if it needs one. A server's URL may hold a password, and is left out."""
-    if settings.db == database_url(None):
-        return ""
-    return f" --db {shlex.quote(settings.db)}" if settings.db.startswith("sqlite") else " --db URL"
 
 
 def _quoted(query: str) -> str:

@@ -45,7 +45,7 @@ def try_images(request: Request, settings: Settings, *, save: Path | None, raw: 
         if save:
             path = save if number == 0 else save.with_stem(f"{save.stem}-{number + 1}")
             save_picture(
-                picture_of(answer.uri, settings),
+                picture_of(answer.uri, settings, None),
                 answer.grounding.caption,
                 _drawn(answer),
                 path,

@@ -4,12 +4,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 from catalog.records import Box, Entity, Record
+from schemas.recipes import Recipe
 
 EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 """By the format that a picture is in, where it is not the format's own name."""
@@ -29,15 +30,6 @@ class Options:
     images: str = "copy"
     shard_images: int = 10_000
     shard_bytes: int = 10**9
-
-
-class Recipe(NamedTuple):
-    """What was asked of which model."""
-
-    task: str
-    prompt: str
-    model: str
-    revision: str
 
 
 class Ids:
@@ -81,6 +73,11 @@ class Work:
     lost: int = 0
     _images: Ids = field(default_factory=Ids)
 
+    @property
+    def recipes_told(self) -> list[dict[str, Any]]:
+        """The recipes for whoever reads the files: all that shapes what the model says."""
+        return [json.loads(recipe.canonical) for recipe in self.recipes]
+
     def wrote(self, record: Record) -> bool:
         """Count a record that is written; whether it is the first one of its image."""
         is_new = self._images.add(record.image_id)
@@ -94,9 +91,9 @@ class Work:
         """The record without the boxes that are none: what is left out is counted."""
         if all(box.valid for entity in record.entities for box in entity.boxes):
             return record
-        entities = [replace(one, boxes=[box for box in one.boxes if box.valid]) for one in record.entities]
+        entities = [one._replace(boxes=[box for box in one.boxes if box.valid]) for one in record.entities]
         self.left_out["invalid boxes"] += sum(not box.valid for one in record.entities for box in one.boxes)
-        return replace(record, entities=[entity for entity in entities if entity.boxes])
+        return record._replace(entities=[entity for entity in entities if entity.boxes])
 
     def lose(self, record: Record, why: str, message: str) -> None:
         """Count an annotation whose picture cannot be had, and name it in the file `LOST`."""

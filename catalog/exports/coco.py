@@ -53,7 +53,7 @@ def _info(work: Work) -> dict[str, Any]:
         "version": "1.0",
         "year": int(work.created[:4]),
         "date_created": work.created,
-        "recipes": [recipe._asdict() for recipe in work.recipes],
+        "recipes": work.recipes_told,
     }
 
 

@@ -3,13 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from catalog.exports import FORMATS, Format
-from catalog.exports.base import Options, Recipe, Work
+from catalog.exports.base import Options, Work
 from catalog.exports.drafts import Target, drafting
 from catalog.exports.manifest import write_manifest
 from catalog.queries import progress_of, recipes_of, require_job
@@ -17,6 +17,7 @@ from catalog.reader import Reader
 from catalog.records import AT_ONCE, Record, records_of
 from catalog.search import Match, Search, every_hit, matches_of
 from schemas.errors import SetupError
+from schemas.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ def export(
     """
     format_ = FORMATS[order.format]
     require_job(reader, order.search.job)
-    recipes = [Recipe(*row) for row in recipes_of(reader, order.search.job).rows]
+    recipes = recipes_of(reader, order.search.job)
     target = Target(Path(os.path.abspath(order.out)), format_.is_folder, format_.beside)
     try:
         with drafting(target, force=order.force) as draft:
@@ -95,8 +96,8 @@ def _found(records: Sequence[Record], matches: set[Match], left_out: Counter[str
             boxes = [box for match, box in marked if match in matches]
             left_out["boxes that the filters did not find"] += len(marked) - len(boxes)
             if boxes:
-                entities.append(replace(entity, boxes=boxes))
-        kept.append(replace(record, entities=entities))
+                entities.append(entity._replace(boxes=boxes))
+        kept.append(record._replace(entities=entities))
     return kept
 
 
@@ -110,7 +111,7 @@ def _about(reader: Reader, order: Order, format_: Format, work: Work) -> dict[st
         "format": order.format,
         "filters": search | ({"only_found": True} if order.only_found else {}),
         "options": {name: getattr(order.options, name) for name in sorted(format_.options)},
-        "recipes": [recipe._asdict() for recipe in work.recipes],
+        "recipes": work.recipes_told,
         "counts": {name: work.counts[name] for name in ("images", "annotations", "entities", "boxes")},
         "left_out": {reason: count for reason, count in work.left_out.items() if count},
     }

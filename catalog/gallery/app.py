@@ -27,10 +27,14 @@ def make_gallery(
     sources: Sources,
     cache: Cache,
     access: Access,
+    db_option: str,
 ) -> ASGIApp:
-    """The gallery of a database: `open_one` connects to it, `index` takes its new captions into the index of words."""
+    """The gallery of a database: `open_one` connects to it, `index` takes its new captions into the index of words.
+
+    db_option: what commands on its pages need to find the database.
+    """
     readers = Readers(open_one)
-    pages, pictures = Pages(readers, index), Pictures(readers, sources, cache)
+    pages, pictures = Pages(readers, index, db_option), Pictures(readers, sources, cache)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -1,6 +1,5 @@
 """The pages: what is found, one picture, jobs, one job, failures."""
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +10,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from catalog.commands import retry_command
 from catalog.gallery import questions
 from catalog.gallery.asked import chips_of, form_of, query_of, search_in
 from catalog.gallery.progress import progress_shown
 from catalog.gallery.readers import Readers
 from catalog.gallery.shown import Shown, name_of, shown
-from catalog.queries import progress_of
+from catalog.queries import progress_of, recipes_of
 from catalog.reader import Reader
 from catalog.records import Record, records_of
 from catalog.search import PLACES, Hit, Search, cursor_of, find_page, matches_of
 from schemas.errors import DatabaseAway, UsageError
+from schemas.recipes import Recipe
 from schemas.relations import RELATIONS
 from schemas.uris import masked, printable
 
@@ -42,11 +43,16 @@ class Found:
 
 
 class Pages:
-    """Answers with pages. `index(reader)` takes captions into the index of words, and says whether all are in it."""
+    """Answers with pages.
 
-    def __init__(self, readers: Readers, index: Callable[[Reader], bool]) -> None:
+    `index(reader)` takes captions into the index of words, and says whether all are in it. db_option: what commands on
+    the pages need to find this database.
+    """
+
+    def __init__(self, readers: Readers, index: Callable[[Reader], bool], db_option: str) -> None:
         self._readers = readers
         self._index = index
+        self._db_option = db_option
         self._templates = Environment(
             loader=PackageLoader("catalog.gallery"),
             autoescape=True,
@@ -126,7 +132,8 @@ class Pages:
         query = request.query_params
         job, code, after = query.get("job", ""), query.get("code", ""), _pair(query.get("after", ""))
         found = await self._readers.ask(_failures, job, code, after)
-        return self.page("failures.html", request, job=job, **found)
+        retry = retry_command(job, found["code"], self._db_option)
+        return self.page("failures.html", request, job=job, retry=retry, **found)
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """The page for what went wrong: asked wrongly, not there, or without a database."""
@@ -183,10 +190,10 @@ def _neighbours(reader: Reader, search: Search, hit: Hit) -> dict[str, str]:
     }
 
 
-def _job(reader: Reader, name: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+def _job(reader: Reader, name: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[Recipe]]:
     progress = progress_shown(questions.progress_in(reader, name))
     failures = [one | {"example": printable(one["example"])} for one in questions.failure_counts(reader, name)]
-    return progress, failures, questions.recipes_of(reader, name)
+    return progress, failures, recipes_of(reader, name)
 
 
 def _failures(reader: Reader, job: str, code: str, after: tuple[int, int]) -> dict[str, Any]:
@@ -201,16 +208,7 @@ def _failures(reader: Reader, job: str, code: str, after: tuple[int, int]) -> di
         "code": code,
         "rows": page,
         "after": f"{page[-1]['image_id']}.{page[-1]['recipe_id']}" if more else "",
-        "retry": f"kosmograph retry {_quoted(job)} --code {_quoted(code)}",
     }
-
-
-def _quoted(text: str) -> str:
-    r"""The text as one word for a shell; what cannot be seen is spelled out, as in `$'\n'` of bash and zsh."""
-    if text.isprintable():
-        return shlex.quote(text)
-    plain = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"$'{printable(plain)}'"
 
 
 def _pair(text: str) -> tuple[int, int]:

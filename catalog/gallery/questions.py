@@ -1,10 +1,9 @@
 """What pages ask the database beyond searches."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from catalog.queries import progress_of, require_job
+from catalog.queries import progress_of, require_job, roots_of_image
 from catalog.reader import Reader
 from schemas.roots import Roots
 
@@ -29,19 +28,14 @@ def place_of(reader: Reader, image_id: int) -> Place | None:
     if image_id > MOST_ID:
         return None
     found = reader.select(
-        """SELECT DISTINCT i.uri, c.sha256, j.roots FROM outcomes o
-        JOIN jobs j ON j.id = o.job_id JOIN images i ON i.id = o.image_id
-        LEFT JOIN contents c ON c.id = i.content_id
-        WHERE o.image_id = :image""",
+        """SELECT i.uri, c.sha256 FROM images i LEFT JOIN contents c ON c.id = i.content_id
+        WHERE i.id = :image AND EXISTS (SELECT 1 FROM outcomes o WHERE o.image_id = i.id)""",
         {"image": image_id},
     ).rows
     if not found:
         return None
-    uri, sha256, _ = found[0]
-    told = [roots for _, _, roots in found]
-    if None in told:
-        return Place(uri, sha256, None)
-    return Place(uri, sha256, Roots(sorted({folder for roots in told for folder in json.loads(roots)})))
+    ((uri, sha256),) = found
+    return Place(uri, sha256, roots_of_image(reader, image_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +86,6 @@ def choices(reader: Reader) -> dict[str, list[str]]:
         "models": "SELECT DISTINCT model FROM recipes ORDER BY 1",
     }
     return {name: [row[0] for row in reader.select(query).rows] for name, query in asked.items()}
-
-
-def recipes_of(reader: Reader, job: str) -> list[dict[str, Any]]:
-    """The recipes of a job, in their order."""
-    return reader.select(
-        """SELECT r.task, r.prompt, r.model, r.revision FROM jobs j
-        JOIN job_recipes x ON x.job_id = j.id JOIN recipes r ON r.id = x.recipe_id
-        WHERE j.name = :job ORDER BY x.ordinal""",
-        {"job": job},
-    ).records
 
 
 def progress_in(reader: Reader, job: str) -> dict[str, Any]:

@@ -3,29 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class RecipeFacts:
-    """What was asked, of what."""
-
-    task: str
-    prompt: str
-    model: str
-    revision: str
-    dtype: str
+from schemas.recipes import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """A job as it stands. `roots` are the folders whose local files it may read (None: any); times are UNIX times."""
+    """A job as it stands; times are UNIX times."""
 
     id: int
     name: str
     state: str
     reason: str | None
     sources: Sequence[str]
-    roots: Sequence[str] | None
-    recipes: Sequence[RecipeFacts]
+    recipes: Sequence[Recipe]
     started_at: float
     finished_at: float | None
     wall_s: float

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from catalog.queries import progress_of, require_job
+from catalog.queries import progress_of, recipes_of, require_job
 from catalog.reader import Reader
-from catalog.report.facts import BoxFacts, CaptionFacts, FailureFacts, Figures, JobFacts, Named, Pair, Rate, RecipeFacts
+from catalog.report.facts import BoxFacts, CaptionFacts, FailureFacts, Figures, JobFacts, Named, Pair, Rate
 from schemas.relations import CELL
 from schemas.views import NOW
 
@@ -246,15 +246,10 @@ def job_facts(reader: Reader, name: str) -> JobFacts:
     """The job of that name, which must be there."""
     (progress,) = progress_of(reader, name).records
     now = NOW[reader.dialect]
-    ((id_, listing, roots, started, finished, wall_s),) = reader.select(
-        f"""SELECT id, listing, roots, started_at, finished_at, COALESCE(finished_at, {now}) - started_at
+    ((id_, listing, started, finished, wall_s),) = reader.select(
+        f"""SELECT id, listing, started_at, finished_at, COALESCE(finished_at, {now}) - started_at
             FROM jobs WHERE name = :name""",
         {"name": name},
-    ).rows
-    recipes = reader.select(
-        """SELECT r.task, r.prompt, r.model, r.revision, r.spec FROM job_recipes k JOIN recipes r ON r.id = k.recipe_id
-           WHERE k.job_id = :job ORDER BY k.ordinal""",
-        {"job": id_},
     ).rows
     counts = {key: int(progress[key]) for key in ("images", "annotated", "reused", "failed", "pending")}
     return JobFacts(
@@ -263,11 +258,7 @@ def job_facts(reader: Reader, name: str) -> JobFacts:
         state=progress["state"],
         reason=progress["reason"],
         sources=json.loads(listing).get("sources", []),
-        roots=None if roots is None else json.loads(roots),
-        recipes=[
-            RecipeFacts(task, prompt, model, revision, json.loads(spec).get("dtype", ""))
-            for task, prompt, model, revision, spec in recipes
-        ],
+        recipes=recipes_of(reader, name),
         started_at=started,
         finished_at=finished,
         wall_s=wall_s,

@@ -2,13 +2,13 @@
 
 import base64
 import hashlib
-import shlex
 from collections.abc import Callable, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from catalog.drawing import COLOURS
+from catalog.commands import quoted, retry_command
+from catalog.drawing import COLOURS, Colour, ink_on
 from catalog.report import plots, words
 from catalog.report.facts import Figures, JobFacts
 from catalog.report.figures import GRID, PAIRED
@@ -23,8 +23,11 @@ NOTES = {
 ENDS = {"stop": "at its end (stop)", "length": "cut off at the most tokens (length)"}
 
 
-def page_of(figures: Figures, pictures: Sequence[Shown], made_at: float) -> str:
-    """The HTML. Whatever comes from the database is text in it, on one line, with what cannot be seen escaped."""
+def page_of(figures: Figures, pictures: Sequence[Shown], made_at: float, db_option: str) -> str:
+    """The HTML. Whatever comes from the database is text in it, on one line, with what cannot be seen escaped.
+
+    db_option: what commands on the page need to find the database.
+    """
     templates = Environment(
         loader=PackageLoader("catalog.report"),
         autoescape=True,
@@ -50,8 +53,8 @@ def page_of(figures: Figures, pictures: Sequence[Shown], made_at: float) -> str:
         notes=NOTES,
         totals=_totals(job),
         failures=figures.failures,
-        retry_command=lambda code: f"kosmograph retry {printable(shlex.quote(job.name))} --code {code}",
-        quoted=shlex.quote,
+        retry_command=lambda code: retry_command(job.name, code, db_option),
+        quoted=quoted,
         captions=figures.captions,
         ends=ENDS,
         share=words.share,
@@ -101,14 +104,12 @@ def _without(count: int, one: str, many: str) -> str:
 
 
 def _colours() -> list[dict[str, str]]:
-    """Those of the drawn boxes, each with black or white on it, whichever reads better (luma of ITU-R BT.601)."""
-    return [
-        {
-            "ground": "#{:02x}{:02x}{:02x}".format(*colour),
-            "ink": "#101014" if 299 * colour[0] + 587 * colour[1] + 114 * colour[2] > 128_000 else "#ffffff",
-        }
-        for colour in COLOURS
-    ]
+    """Those of the drawn boxes, each with the ink that reads best on it."""
+    return [{"ground": _hex(colour), "ink": _hex(ink_on(colour))} for colour in COLOURS]
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _hash(style: str) -> str:

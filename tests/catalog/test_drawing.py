@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from catalog.drawing import COLOURS, DrawnPhrase, draw
+from catalog import gallery
+from catalog.drawing import COLOURS, DARK, LIGHT, DrawnPhrase, draw, ink_on
 from catalog.lettering import font_of, legible, shortened, wrapped
 
 Colour = tuple[int, int, int]
@@ -92,6 +93,18 @@ def test_colours_are_told_apart_in_lightness_by_neighbours() -> None:
     luma = [299 * red + 587 * green + 114 * blue for red, green, blue in COLOURS]
     assert all(abs(one - other) > 20_000 for one, other in zip(luma, luma[1:] + luma[:1], strict=True))
     assert all(one != other for one, other in combinations(COLOURS, 2))
+
+
+def test_words_on_a_colour_are_legible() -> None:
+    assert [ink_on(colour) for colour in ((0, 0, 0), (255, 255, 255), (0, 0, 200))] == [LIGHT, DARK, LIGHT]
+    assert ink_on((213, 94, 0)) == DARK  # 4.9 to 1, where white has 3.9
+
+
+def test_gallery_has_the_colours_of_the_drawings() -> None:
+    style = (Path(gallery.__file__).parent / "static/gallery.css").read_text()
+    for number, colour in enumerate(COLOURS):
+        tint, ink = ("#{:02x}{:02x}{:02x}".format(*one) for one in (colour, ink_on(colour)))
+        assert f".c{number} {{ --tint: {tint}; --on: {ink}; }}" in style
 
 
 def test_same_input_gives_the_same_pixels() -> None:

@@ -46,7 +46,7 @@ def archive(shelve: Shelve) -> None:
 
 def test_job_and_its_counters(archive: None, reader: Reader) -> None:
     job = figures_of(reader, "job").job
-    assert (job.name, job.state, job.roots, job.sources) == ("job", "finished", None, [])
+    assert (job.name, job.state, job.sources) == ("job", "finished", [])
     assert (job.images, job.annotated, job.reused, job.failed, job.pending) == (8, 4, 1, 3, 0)
     (recipe,) = job.recipes
     assert (recipe.task, recipe.prompt, recipe.model, recipe.dtype) == ("brief", "<grounding>brief", "null", "float32")
@@ -180,7 +180,7 @@ def test_small_and_odd_jobs_have_a_page_too(
         "phrases": len(figures.phrases),
         "sample": len(sample_of(reader, "job", 12)),
     } == expected
-    page = page_of(figures, [], 1767275990.0)
+    page = page_of(figures, [], 1767275990.0, "")
     assert page.count("<h2") == 4
     assert ("Nothing has failed" in page) == (not expected["codes"])
 
