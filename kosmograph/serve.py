@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from catalog.gallery.pictures import Sources
 
 SHORTEST_TOKEN = 16
-MOST_REQUESTS = 256
-"""At a time; those beyond are told to come again. A browser has six."""
 ENDING_S = 2
 
 
@@ -53,7 +51,6 @@ def serve(host: str, port: int, *, token: str | None, allow_http: bool | None, d
             ws="none",
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MOST_REQUESTS,
             timeout_graceful_shutdown=ENDING_S,
         )
         try:

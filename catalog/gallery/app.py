@@ -44,14 +44,14 @@ def make_gallery(
 
     routes = [
         Route("/", pages.grid),
-        Route("/images/{image:int}", pages.picture),
-        Route("/images/{image:int}/{annotation:int}", pages.picture),
+        Route("/images/{image}", pages.picture),
+        Route("/images/{image}/{annotation}", pages.picture),
         Route("/jobs", pages.jobs),
         Route("/job", pages.job),
         Route("/job.json", pages.job_now),
         Route("/failures", pages.failures),
-        Route("/thumbnails/{image:int}", pictures.thumbnail),
-        Route("/pictures/{image:int}", pictures.page),
+        Route("/thumbnails/{image}", pictures.thumbnail),
+        Route("/pictures/{image}", pictures.page),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     failed = dict.fromkeys((DatabaseAway, UsageError, HTTPException), pages.failed)

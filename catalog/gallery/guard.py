@@ -4,13 +4,14 @@ import hashlib
 import hmac
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote, urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from schemas.uris import storable
 
 POLICY = "; ".join(
     f"{kind} {source}"
@@ -34,6 +35,8 @@ HEADERS = {
 }
 PUBLIC = "/static/"
 """Style and script, which the page that refuses has as well."""
+MOST_REQUESTS = 256
+"""At a time; those beyond are told to come again. A browser has six."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Guard:
         self._app = app
         self._access = access
         self._refuse = refuse
+        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,11 +80,17 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-cache")
             await send(message)
 
-        answer = self._answer(Request(scope)) or self._app
-        await answer(scope, receive, send_guarded)
+        self._running += 1
+        try:
+            answer = self._answer(Request(scope)) or self._app
+            await answer(scope, receive, send_guarded)
+        finally:
+            self._running -= 1
 
     def _answer(self, request: Request) -> Response | None:
         """What is said instead of the page; None to who may see it."""
+        if self._running > MOST_REQUESTS:
+            return self._refuse(request, 503, "Too much at once", f"More than {MOST_REQUESTS} requests are waiting.")
         if request.method not in ("GET", "HEAD"):
             answer = self._refuse(
                 request, 405, "Only for looking", "The gallery changes nothing: it answers GET alone."
@@ -90,31 +100,60 @@ class Guard:
         if self._access.hosts is not None and _host(request) not in self._access.hosts:
             text = "This gallery is for the machine it runs on, under its own name. Open the link that it has printed."
             return self._refuse(request, 421, "Not under this name", text)
-        if not self._access.token or request.url.path.startswith(PUBLIC):
+        if (
+            request.headers.get("sec-fetch-site") == "cross-site"
+            and request.headers.get("sec-fetch-mode") != "navigate"
+        ):
+            return self._refuse(
+                request, 403, "Not from another site", "Other sites may link here, and show nothing of it."
+            )
+        return self._no_entry(request) or self._nonsense(request)
+
+    def _no_entry(self, request: Request) -> Response | None:
+        """What is said to who does not know the token, or has it in the address; None to who may see the page."""
+        if not self._access.token or request.scope["path"].startswith(PUBLIC):
             return None
         given = request.query_params.get("token")
         if given is not None and hmac.compare_digest(given.encode(), self._access.token.encode()):
             return self._welcome(request)
-        if given is None and hmac.compare_digest(self._proof_in(request).encode(), self._access.proof.encode()):
+        if given is None and self._proves(request):
             return None
         text = "Open the link that kosmograph serve has printed, or enter the token that it ends in."
         return self._refuse(request, 401, "A token is needed", text)
 
+    def _proves(self, request: Request) -> bool:
+        """Whether its cookie holds the proof."""
+        given = request.cookies.get(self._access.cookie, "")
+        return hmac.compare_digest(given.encode(), self._access.proof.encode())
+
     def _welcome(self, request: Request) -> Response:
         """To the same page without the token, which stands neither in the history nor in a link that is passed on."""
-        rest = urlencode([pair for pair in request.query_params.multi_items() if pair[0] != "token"])
-        path = "/" + quote(request.url.path.lstrip("/"))  # never //elsewhere
+        rest, path = urlencode(query_without_token(request)), own_path(request)
         answer = RedirectResponse(f"{path}?{rest}" if rest else path, status_code=303)
         answer.set_cookie(self._access.cookie, self._access.proof, httponly=True, samesite="strict")
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
-    def _proof_in(self, request: Request) -> str:
-        try:
-            found = SimpleCookie(request.headers.get("cookie", "")).get(self._access.cookie)
-        except CookieError:
-            return ""
-        return found.value if found else ""
+    def _nonsense(self, request: Request) -> Response | None:
+        """What is said to an address with text that no database holds; None to any other."""
+        texts = (request.scope["path"], *(text for pair in request.query_params.multi_items() for text in pair))
+        if all(map(storable, texts)):
+            return None
+        text = "The address holds a character that no name and no caption can have."
+        return self._refuse(request, 400, "Not to be found", text)
+
+
+def own_path(request: Request) -> str:
+    """The path that was asked for, to go to again: always one of this server, and never that of `//elsewhere`.
+
+    It is the request's line alone that says it: `request.url` is made up with the Host header.
+    """
+    return "/" + quote(request.scope["path"].lstrip("/"))
+
+
+def query_without_token(request: Request) -> list[tuple[str, str]]:
+    """What the address asks for, but for the token."""
+    return [pair for pair in request.query_params.multi_items() if pair[0] != "token"]
 
 
 def _host(request: Request) -> str:

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from catalog.commands import retry_command
 from catalog.gallery import questions
 from catalog.gallery.asked import chips_of, form_of, query_of, search_in
+from catalog.gallery.guard import own_path, query_without_token
 from catalog.gallery.progress import progress_shown
 from catalog.gallery.readers import Readers
 from catalog.gallery.shown import Shown, name_of, shown
@@ -66,13 +67,14 @@ class Pages:
     def page(self, template: str, request: Request, status: int = 200, /, **values: Any) -> Response:
         """A template as a page."""
         text = self._templates.get_template(template).render(
-            form=form_of(request.query_params), query=query_of, path=request.url.path, **values
+            form=form_of(request.query_params), query=query_of, path=request.scope["path"], **values
         )
         return HTMLResponse(text, status)
 
     def refuse(self, request: Request, status: int, title: str, text: str) -> Response:
         """A page that says why there is none."""
-        return self.page("error.html", request, status, code=status, title=title, text=text)
+        again = {"here": own_path(request), "asked": query_without_token(request)}
+        return self.page("error.html", request, status, code=status, title=title, text=text, **again)
 
     async def grid(self, request: Request) -> Response:
         """What a search finds; the address is brought into its one form first."""
@@ -103,8 +105,9 @@ class Pages:
 
     async def picture(self, request: Request) -> Response:
         """One image by one annotation, between its neighbours in the search that led to it."""
-        image, annotation = request.path_params["image"], request.path_params.get("annotation")
-        if max(image, annotation or 0) > questions.MOST_ID:
+        ids = {name: questions.id_in(text) for name, text in request.path_params.items()}
+        image, annotation = ids["image"], ids.get("annotation")
+        if image is None or None in ids.values():
             raise HTTPException(404)
         search = search_in(request.query_params)
         found = await self._readers.ask(_picture, image, annotation, search)
@@ -214,5 +217,5 @@ def _failures(reader: Reader, job: str, code: str, after: tuple[int, int]) -> di
 def _pair(text: str) -> tuple[int, int]:
     """Image and recipe of a cursor; the beginning for what is none."""
     first, _, second = text.partition(".")
-    fit = all(part.isdecimal() and part.isascii() and len(part) < 19 for part in (first, second))
-    return (int(first), int(second)) if fit else (0, 0)
+    image, recipe = questions.id_in(first), questions.id_in(second)
+    return (0, 0) if image is None or recipe is None else (image, recipe)

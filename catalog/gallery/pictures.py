@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.gallery.cache import Cache
-from catalog.gallery.questions import Place, place_of
+from catalog.gallery.questions import Place, id_in, place_of
 from catalog.gallery.readers import Readers
 from schemas.errors import Code, DatabaseAway, ImageFailure, PermanentFailure
 from schemas.roots import Roots
@@ -66,8 +66,9 @@ class Pictures:
         self._threads.shutdown(cancel_futures=True)
 
     async def _respond(self, request: Request, side: int) -> Response:
+        image = id_in(request.path_params["image"])
         try:
-            place = await self._readers.ask(place_of, request.path_params["image"])
+            place = None if image is None else await self._readers.ask(place_of, image)
         except DatabaseAway as away:
             return placeholder(str(away), 503)
         if place is None:

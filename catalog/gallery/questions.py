@@ -8,10 +8,13 @@ from catalog.reader import Reader
 from schemas.roots import Roots
 
 FAILURES_AT_ONCE = 100
-MOST_ID = 2**63 - 1
-"""What a database takes for an id."""
 MOST_JOBS = 200
 """In the list to choose from; any job may be named in the address."""
+
+
+def id_in(text: str) -> int | None:
+    """The id that a part of an address names; None for what no database takes for one."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,6 @@ class Place:
 
 def place_of(reader: Reader, image_id: int) -> Place | None:
     """The place of an image that some job has; None where none has it."""
-    if image_id > MOST_ID:
-        return None
     found = reader.select(
         """SELECT i.uri, c.sha256 FROM images i LEFT JOIN contents c ON c.id = i.content_id
         WHERE i.id = :image AND EXISTS (SELECT 1 FROM outcomes o WHERE o.image_id = i.id)""",

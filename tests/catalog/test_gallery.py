@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from catalog.drawing import COLOURS
 from catalog.gallery.app import STATIC
-from catalog.gallery.guard import HEADERS
+from catalog.gallery.guard import HEADERS, Access
 from schemas.database import Database
 from schemas.errors import Code
 from tests.catalog.conftest import Picture, Shelve, Thing
@@ -163,10 +163,24 @@ def test_image_without_annotation_says_what_failed(zoo: TestClient, database: Da
 
 
 @pytest.mark.parametrize(
-    "path", ["/images/999", "/images/1/999", f"/images/{2**70}", f"/images/1/{2**70}", "/images/x"]
+    "path",
+    [
+        *("/images/999", "/images/1/999", f"/images/{2**70}", f"/images/1/{2**70}", "/images/x", "/images/١"),
+        *(f"/{kind}/{'9' * 5000}" for kind in ("images", "images/1", "thumbnails", "pictures")),
+        *("/thumbnails/x", "/pictures/-1", "/static/none.css"),
+    ],
+    ids=lambda path: path[:20],
 )
 def test_what_is_not_there_is_not_found(zoo: TestClient, path: str) -> None:
     assert zoo.get(path).status_code == 404
+
+
+def test_token_that_is_asked_for_leads_on_to_the_page_that_was_asked_for(gallery: Gallery) -> None:
+    client = gallery(Access("a-secret-of-some-length"))
+    page = client.get('http://localhost//evil.example/"x?name=%22%3E<b>&token=wrong&name=2').text
+    assert '<form action="/evil.example/%22x" class="token">' in page
+    held = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page)
+    assert held == [("name", "&#34;&gt;&lt;b&gt;"), ("name", "2")]
 
 
 def test_jobs_and_failures_say_how_far_and_what_to_do(zoo: TestClient, shelve: Shelve) -> None:
