@@ -1,5 +1,7 @@
 """`find`: images by what is said of them and by what lies where in them, as a table, JSON, or a sheet of pictures."""
 
+import math
+import time
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -48,8 +50,11 @@ def find(
     return 0
 
 
-def index_new_captions(reader: Reader, db: str | None) -> bool:
-    """On SQLite, take in what a run that was killed has left out, as far as this user may write; whether all is in."""
+def index_new_captions(reader: Reader, db: str | None, limit_s: float = math.inf) -> bool:
+    """On SQLite, take in what a run that was killed has left out, as far as this user may write; whether all is in.
+
+    It stops with the captions at which `limit_s` is over.
+    """
     if captions_are_indexed(reader):
         return True
     from sqlalchemy.exc import DBAPIError
@@ -58,8 +63,10 @@ def index_new_captions(reader: Reader, db: str | None) -> bool:
     from schemas.database import Database
 
     with suppress(DBAPIError, KosmographError), closing(Database(load_settings(db=db).db)) as database:
+        deadline = time.monotonic() + limit_s
         while index_captions(database) == AT_ONCE:
-            pass
+            if time.monotonic() > deadline:
+                return False
         return True
     return False
 

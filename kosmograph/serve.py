@@ -8,9 +8,11 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from catalog.queries import captions_are_indexed
+from catalog.reader import Reader
 from kosmograph.control import open_database
 from kosmograph.find import index_new_captions
 from kosmograph.output import db_option, say
@@ -19,11 +21,16 @@ from schemas.roots import Roots
 from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from catalog.gallery.app import Gallery
     from catalog.gallery.guard import Access
     from catalog.gallery.pictures import Sources
 
 SHORTEST_TOKEN = 16
 ENDING_S = 2
+"""How long those are waited for who have not read their answer yet."""
+INDEXING_S = 1.0
 
 
 def serve(host: str, port: int, *, token: str | None, allow_http: bool | None, db: str | None) -> int:
@@ -41,11 +48,11 @@ def serve(host: str, port: int, *, token: str | None, allow_http: bool | None, d
         shown = str(reader)
     with _listen(host, port) as listener:
         access = access_to(listener, host, settings.gallery_token)
-        app = gallery_of(settings, access)
+        gallery = gallery_of(settings, access)
         say(f"{shown} is shown at {_link(listener, host, access)} until Ctrl-C")
         sys.stdout.flush()  # a pipe shows it now, and not when all is over
         config = uvicorn.Config(
-            app,
+            gallery,
             log_level="warning",
             access_log=False,  # an address may hold the token
             ws="none",
@@ -54,26 +61,55 @@ def serve(host: str, port: int, *, token: str | None, allow_http: bool | None, d
             timeout_graceful_shutdown=ENDING_S,
         )
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            _server(config, gallery).run(sockets=[listener])
         except KeyboardInterrupt:
             return 0
     return 0
 
 
-def gallery_of(settings: Settings, access: "Access") -> Any:
+def _server(config: "uvicorn.Config", gallery: "Gallery") -> "uvicorn.Server":
+    """A server that first of all gives up what still runs when it ends, so that there is nothing to wait for."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            gallery.close()
+            await super().shutdown(sockets)
+
+    return Server(config)
+
+
+def gallery_of(settings: Settings, access: "Access") -> "Gallery":
     """The gallery as an ASGI application, for those that have access."""
-    from catalog.gallery.app import make_gallery
+    from catalog.gallery.app import Gallery
     from catalog.gallery.cache import Cache
 
     cache = Cache(_cache_folder(settings), settings.gallery_cache_bytes)
-    return make_gallery(
+    return Gallery(
         lambda: open_database(settings.db),
-        lambda reader: index_new_captions(reader, settings.db),
+        Indexing(settings.db),
         sources_of(settings),
         cache,
         access,
         db_option(settings),
     )
+
+
+class Indexing:
+    """Takes captions into the index of words that a killed run has left out: no request for long, and one at a time."""
+
+    def __init__(self, db: str) -> None:
+        self._db = db
+        self._one = threading.Lock()
+
+    def __call__(self, reader: Reader) -> bool:
+        """Whether all are in."""
+        if not self._one.acquire(blocking=False):
+            return captions_are_indexed(reader)
+        try:
+            return index_new_captions(reader, self._db, INDEXING_S)
+        finally:
+            self._one.release()
 
 
 def sources_of(settings: Settings) -> "Sources":

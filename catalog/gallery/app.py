@@ -8,41 +8,61 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
 from catalog.gallery.cache import Cache
 from catalog.gallery.guard import Access, Guard
 from catalog.gallery.pages import Pages
 from catalog.gallery.pictures import Pictures, Sources
 from catalog.gallery.readers import Readers
-from catalog.reader import Reader
+from catalog.reader import Interrupted, Reader
 from schemas.errors import DatabaseAway, UsageError
 
 STATIC = Path(__file__).parent / "static"
+FOR_PICTURES = 2
+"""Connections that only say where pictures are: thumbnails do not wait for searches."""
 
 
-def make_gallery(
-    open_one: Callable[[], Reader],
-    index: Callable[[Reader], bool],
-    sources: Sources,
-    cache: Cache,
-    access: Access,
-    db_option: str,
-) -> ASGIApp:
-    """The gallery of a database: `open_one` connects to it, `index` takes its new captions into the index of words.
+class Gallery:
+    """The gallery of a database, as an application."""
 
-    db_option: what commands on its pages need to find the database.
-    """
-    readers = Readers(open_one)
-    pages, pictures = Pages(readers, index, db_option), Pictures(readers, sources, cache)
+    def __init__(
+        self,
+        open_one: Callable[[], Reader],
+        index: Callable[[Reader], bool],
+        sources: Sources,
+        cache: Cache,
+        access: Access,
+        db_option: str,
+    ) -> None:
+        """`open_one` connects to the database, `index` takes its new captions into the index of words.
+
+        db_option: what commands on its pages need to find the database.
+        """
+        self._readers, self._places = Readers(open_one), Readers(open_one, FOR_PICTURES)
+        self._pictures = Pictures(self._places, sources, cache)
+        pages = Pages(self._readers, index, db_option)
+        failed = dict.fromkeys((DatabaseAway, Interrupted, UsageError, HTTPException), pages.failed)
+        app = Starlette(routes=_routes(pages, self._pictures), exception_handlers=failed, lifespan=self._lifespan)
+        self._app = Guard(app, access, pages.refuse)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
-        pictures.close()
-        readers.close()
+        self.close()
 
-    routes = [
+    def close(self) -> None:
+        """Give up whatever still runs, and say so to those who wait for it."""
+        self._pictures.close()
+        self._readers.close()
+        self._places.close()
+
+
+def _routes(pages: Pages, pictures: Pictures) -> list[Route | Mount]:
+    return [
         Route("/", pages.grid),
         Route("/images/{image}", pages.picture),
         Route("/images/{image}/{annotation}", pages.picture),
@@ -54,6 +74,3 @@ def make_gallery(
         Route("/pictures/{image}", pictures.page),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    failed = dict.fromkeys((DatabaseAway, UsageError, HTTPException), pages.failed)
-    app = Starlette(routes=routes, exception_handlers=failed, lifespan=lifespan)
-    return Guard(app, access, pages.refuse)

@@ -15,10 +15,10 @@ from catalog.gallery import questions
 from catalog.gallery.asked import chips_of, form_of, query_of, search_in
 from catalog.gallery.guard import own_path, query_without_token
 from catalog.gallery.progress import progress_shown
-from catalog.gallery.readers import Readers
+from catalog.gallery.readers import PATIENCE_S, Readers
 from catalog.gallery.shown import Shown, name_of, shown
 from catalog.queries import progress_of, recipes_of
-from catalog.reader import Reader
+from catalog.reader import Interrupted, Reader
 from catalog.records import Record, records_of
 from catalog.search import PLACES, Hit, Search, cursor_of, find_page, matches_of
 from schemas.errors import DatabaseAway, UsageError
@@ -139,9 +139,12 @@ class Pages:
         return self.page("failures.html", request, job=job, retry=retry, **found)
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """The page for what went wrong: asked wrongly, not there, or without a database."""
+        """The page for what went wrong: asked wrongly or for too much, not there, or without a database."""
         if isinstance(error, DatabaseAway):
             return self.refuse(request, 503, "The database is away", str(error))
+        if isinstance(error, Interrupted):
+            text = f"Nothing was found within {PATIENCE_S:.0f} s, and the search was given up. Ask for something rarer."
+            return self.refuse(request, 503, "That took too long", text)
         if isinstance(error, HTTPException):
             title = "Not here" if error.status_code == 404 else "That did not work"
             text = error.detail if error.detail != "Not Found" else "There is no such page."

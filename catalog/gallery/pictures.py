@@ -4,12 +4,12 @@ Only bytes are decoded here whose hash is that of a content: a loader process, w
 before. What has changed since it was annotated is not shown, as its boxes would lie on something else.
 """
 
-import asyncio
 import hashlib
 import os
 import textwrap
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from xml.sax.saxutils import escape
@@ -21,6 +21,8 @@ from starlette.responses import Response
 from catalog.gallery.cache import Cache
 from catalog.gallery.questions import Place, id_in, place_of
 from catalog.gallery.readers import Readers
+from catalog.gallery.threads import Threads
+from catalog.reader import Interrupted
 from schemas.errors import Code, DatabaseAway, ImageFailure, PermanentFailure
 from schemas.roots import Roots
 from schemas.uris import path_of, printable, scheme_of
@@ -28,7 +30,9 @@ from schemas.uris import path_of, printable, scheme_of
 THUMBNAIL, PAGE = 320, 1600
 """Long sides in pixels."""
 AT_ONCE = 4
-"""Pictures that are read and decoded at a time: each may take the memory of `max_pixels`."""
+"""Pictures that are read and decoded at a time."""
+LARGE = 25_000_000
+"""Pixels of a picture from which on one is decoded at a time: near `max_pixels` each takes more than a gigabyte."""
 QUALITY = 85
 """Of JPEG, which takes 10 ms for a page's picture where WebP of that size takes 235."""
 STATUS = {Code.NOT_FOUND: 404, Code.ACCESS_DENIED: 403}
@@ -54,7 +58,9 @@ class Pictures:
         self._readers = readers
         self._sources = sources
         self._cache = cache
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="picture")
+        self._threads = Threads(AT_ONCE, "picture")
+        self._looks = Threads(AT_ONCE, "cache")
+        self._one_large = threading.Lock()
 
     async def thumbnail(self, request: Request) -> Response:
         return await self._respond(request, THUMBNAIL)
@@ -63,40 +69,50 @@ class Pictures:
         return await self._respond(request, PAGE)
 
     def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        """Wait for no picture: its source may take minutes."""
+        self._threads.close()
+        self._looks.close()
 
     async def _respond(self, request: Request, side: int) -> Response:
         image = id_in(request.path_params["image"])
         try:
             place = None if image is None else await self._readers.ask(place_of, image)
-        except DatabaseAway as away:
-            return placeholder(str(away), 503)
-        if place is None:
-            return placeholder("no such image in this database", 404)
-        loop = asyncio.get_running_loop()
-        try:
-            sha256 = _require(place)
-            headers = _headers(sha256, side, request)
-            if headers["ETag"] in request.headers.get("if-none-match", ""):
-                return Response(status_code=304, headers=headers)
-            data = await loop.run_in_executor(self._threads, self._small, place, sha256, side)
+            if place is None:
+                return placeholder("no such image in this database", 404)
+            return await self._picture(request, place, side)
         except ImageFailure as failure:
             return placeholder(failure.message, STATUS.get(failure.code, 502))
+        except DatabaseAway as away:
+            return placeholder(str(away), 503)
+        except Interrupted:
+            return placeholder("there was no answer in time; try again in a while", 503)
+
+    async def _picture(self, request: Request, place: Place, side: int) -> Response:
+        sha256 = _require(place)
+        headers = _headers(sha256, side, request)
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        key = f"{sha256}-{side}"
+        # what is kept does not wait behind slow sources
+        data = await self._looks.run(lambda: self._kept(place, key))
+        data = data or await self._threads.run(lambda: self._kept(place, key) or self._made(place, key, side))
         return Response(data, media_type="image/jpeg", headers=headers)
 
-    def _small(self, place: Place, sha256: str, side: int) -> bytes:
-        """The picture as JPEG, its long side at most `side`."""
+    def _kept(self, place: Place, key: str) -> bytes | None:
+        """The picture as it was made before, for those who may see it; None where it is not kept."""
         _require_inside(place)
-        key = f"{sha256}-{side}"
-        if (kept := self._cache.get(key)) is not None:
-            return kept
+        return self._cache.get(key)
+
+    def _made(self, place: Place, key: str, side: int) -> bytes:
+        """The picture as JPEG, its long side at most `side`."""
         data = self._sources.fetch(place.uri, place.roots)
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if hashlib.sha256(data).hexdigest() != place.sha256:
             raise PermanentFailure(
                 Code.NOT_FOUND, "it has changed since it was annotated; the same annotate command takes it in again"
             )
-        image = self._sources.decode(data, side)
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        with self._one_large if place.pixels > LARGE else nullcontext():
+            image = self._sources.decode(data, side)
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = BytesIO()
         image.save(buffer, "JPEG", quality=QUALITY)
         self._cache.put(key, buffer.getvalue())

@@ -23,20 +23,22 @@ class Place:
 
     uri: str
     sha256: str | None
+    pixels: int
     roots: Roots | None
 
 
 def place_of(reader: Reader, image_id: int) -> Place | None:
     """The place of an image that some job has; None where none has it."""
     found = reader.select(
-        """SELECT i.uri, c.sha256 FROM images i LEFT JOIN contents c ON c.id = i.content_id
+        """SELECT i.uri, c.sha256, COALESCE(CAST(c.width AS bigint) * c.height, 0)
+        FROM images i LEFT JOIN contents c ON c.id = i.content_id
         WHERE i.id = :image AND EXISTS (SELECT 1 FROM outcomes o WHERE o.image_id = i.id)""",
         {"image": image_id},
     ).rows
     if not found:
         return None
-    ((uri, sha256),) = found
-    return Place(uri, sha256, roots_of_image(reader, image_id))
+    ((uri, sha256, pixels),) = found
+    return Place(uri, sha256, pixels, roots_of_image(reader, image_id))
 
 
 @dataclass(frozen=True, slots=True)

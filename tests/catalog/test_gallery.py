@@ -304,7 +304,7 @@ def test_captions_that_are_not_indexed_yet_are_taken_in_by_a_search_for_words(
         with database.write() as connection:
             connection.execute(text(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('delete-all')"))
     assert len(cards(gallery().get("/?q=zebra").text)) == 1
-    monkeypatch.setattr("kosmograph.serve.index_new_captions", lambda reader, db: False)
+    monkeypatch.setattr("kosmograph.serve.index_new_captions", lambda reader, db, limit_s: False)
     assert "not in the index of words yet" in gallery().get("/?q=zebra").text
 
 

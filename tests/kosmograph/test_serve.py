@@ -2,11 +2,15 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +63,45 @@ def test_start_is_one_line_and_ctrl_c_ends_quietly(start: Start) -> None:
     server.send_signal(signal.SIGINT)
     out, err = server.communicate(timeout=30)
     assert (server.returncode, out, err) == (0, "", "")
+
+
+def test_ctrl_c_ends_it_whatever_still_runs(start: Start, stuck: Path) -> None:
+    """A search without an end, and a picture whose source never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(2) as pool:
+        source = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+        server = start("--db", f"sqlite:///{stuck}", KOSMOGRAPH_S3_ENDPOINT_URL=source, **keys)
+        link = link_of(server)
+        asked = [pool.submit(httpx.get, link + path, timeout=60) for path in ("jobs", "thumbnails/1")]
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        with connection:
+            assert not any(one.done() for one in asked)
+            server.send_signal(signal.SIGINT)
+            out, err = server.communicate(timeout=15)  # neither would have ended by then
+        assert (server.returncode, out, err) == (0, "", "")
+        assert [one.result().status_code for one in asked] == [503, 503]
+
+
+@pytest.fixture
+def stuck(sqlite_template: Path, tmp_path: Path) -> Path:
+    """A database with a picture on S3, and with a view of progress that counts for ever."""
+    path = tmp_path / "stuck.db"
+    shutil.copy(sqlite_template, path)
+    with closing(sqlite3.connect(path)) as database:
+        columns = database.execute("SELECT name FROM pragma_table_info('progress')").fetchall()
+        shown = ", ".join(f"x AS {name}" for (name,) in columns)
+        database.executescript(f"""
+            INSERT INTO contents (id, sha256, width, height, format, size) VALUES (1, 'a', 9, 9, 'JPEG', 9);
+            INSERT INTO images (id, key, uri, version, content_id) VALUES (1, 'k', 's3://bucket/1.jpg', 'v', 1);
+            INSERT INTO jobs (id, name, queue, state, listing, recipes, created_at, started_at)
+            VALUES (1, 'job', 'q', 'running', '{{}}', 1, 0, 0);
+            INSERT INTO outcomes (job_id, image_id, recipe_id, code, settled_at) VALUES (1, 1, 1, 'timeout', 0);
+            DROP VIEW progress;
+            CREATE VIEW progress AS
+            WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT {shown} FROM n WHERE x < 0;
+        """)
+    return path
 
 
 def test_elsewhere_than_on_loopback_a_token_is_needed_and_never_logged(start: Start) -> None:
