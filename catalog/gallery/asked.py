@@ -21,7 +21,7 @@ MOST_PHRASES = 12
 
 def search_in(query: QueryParams) -> Search:
     """What a query asks for; what it leaves empty is not asked. Raises UsageError for what cannot be asked."""
-    phrases = tuple(part.strip() for value in query.getlist("phrase") for part in value.split(",") if part.strip())
+    phrases = tuple(_phrases_in(query))
     pairs = zip(query.getlist("relation"), query.getlist("partner"), strict=False)
     relations = tuple((name, partner.strip()) for name, partner in pairs if name and partner.strip())
     if len(phrases) + len(relations) > MOST_PHRASES:
@@ -47,7 +47,7 @@ def _pairs(search: Search) -> Iterator[tuple[str, str]]:
         yield "partner", partner
     for name in NUMBERS:
         if (value := getattr(search, name)) is not None:
-            yield name, f"{value:g}"
+            yield name, repr(value).removesuffix(".0")
     for name in ("place", "job", "task", "model"):
         if value := getattr(search, name):
             yield name, value
@@ -87,7 +87,21 @@ def _words(part: list[tuple[str, str]]) -> str:
 def form_of(query: QueryParams) -> dict[str, str]:
     """What the fields of the form hold: as it was entered, also where it cannot be asked."""
     held = {name: query.get(name, "") for name in (*TEXTS, *NUMBERS, "relation", "partner")}
-    return held | {"phrase": ", ".join(query.getlist("phrase"))}
+    exact = exact_in(query)
+    return held | {"phrase": ", ".join(phrase for phrase in _phrases_in(query) if phrase not in exact)}
+
+
+def exact_in(query: QueryParams) -> list[str]:
+    """The `=phrases` that the form passes on unseen: in its field, beside another, commas would split them."""
+    phrases = list(_phrases_in(query))
+    return [phrase for phrase in phrases if phrase.startswith("=")] if len(phrases) > 1 else []
+
+
+def _phrases_in(query: QueryParams) -> Iterator[str]:
+    """The phrases of a query: several in one value by commas, but `=…` is one with all its commas."""
+    for value in query.getlist("phrase"):
+        parts = [value] if value.strip().startswith("=") else value.split(",")
+        yield from (part.strip() for part in parts if part.strip())
 
 
 def _part(text: str, said: str) -> float | None:

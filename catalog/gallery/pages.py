@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from catalog.commands import retry_command
 from catalog.gallery import questions
-from catalog.gallery.asked import chips_of, form_of, query_of, search_in
+from catalog.gallery.asked import chips_of, exact_in, form_of, query_of, search_in
 from catalog.gallery.guard import own_path, query_without_token
 from catalog.gallery.progress import progress_shown
 from catalog.gallery.readers import PATIENCE_S, Readers
@@ -67,7 +67,11 @@ class Pages:
     def page(self, template: str, request: Request, status: int = 200, /, **values: Any) -> Response:
         """A template as a page."""
         text = self._templates.get_template(template).render(
-            form=form_of(request.query_params), query=query_of, path=request.scope["path"], **values
+            form=form_of(request.query_params),
+            exact=exact_in(request.query_params),
+            query=query_of,
+            path=request.scope["path"],
+            **values,
         )
         return HTMLResponse(text, status)
 

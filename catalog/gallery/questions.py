@@ -43,7 +43,10 @@ def place_of(reader: Reader, image_id: int) -> Place | None:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What jobs have made of an image by one recipe: an annotation, or a failure with its code."""
+    """What jobs have made of an image by one recipe: an annotation, or a failure with its code.
+
+    Without either it waits to be tried again.
+    """
 
     annotation_id: int | None
     jobs: list[str]
@@ -57,7 +60,8 @@ class Version:
 def versions_of(reader: Reader, image_id: int) -> list[Version]:
     """All that there is of an image, annotations first, the oldest first."""
     rows = reader.select(
-        """SELECT o.annotation_id, j.name, r.task, r.prompt, r.model, o.code, o.message FROM outcomes o
+        """SELECT o.annotation_id, j.name, r.task, r.prompt, r.model, CASE WHEN NOT o.retrying THEN o.code END,
+        CASE WHEN NOT o.retrying THEN o.message END FROM outcomes o
         JOIN jobs j ON j.id = o.job_id JOIN recipes r ON r.id = o.recipe_id
         WHERE o.image_id = :image AND NOT o.superseded
         ORDER BY CASE WHEN o.annotation_id IS NULL THEN 1 ELSE 0 END, o.annotation_id, o.job_id""",

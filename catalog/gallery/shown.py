@@ -88,8 +88,6 @@ class Shown:
     frame: Frame
     pieces: Sequence[Piece]
     boxes: Sequence[ShownBox]
-    labels: Sequence[Label]
-    rows: Sequence[Row]
     href: str = field(default="")
 
     @property
@@ -97,19 +95,32 @@ class Shown:
         """The caption in one line of what can be seen."""
         return printable(self.record.caption)
 
+    @property
+    def labels(self) -> Sequence[Label]:
+        """The boxes' labels: those of the first phrases have the best places."""
+        return list(_labels(sorted(self.boxes, key=lambda box: box.entity), self.frame))
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The phrases, for the list beside the picture."""
+        return [
+            Row(
+                entity.ordinal, _colour(entity), printable(entity.phrase) or "(no phrase)", _query(entity), entity.boxes
+            )
+            for entity in self.record.entities
+        ]
+
 
 def shown(record: Record, matches: Collection[Match] = (), href: str = "") -> Shown:
     """The record as pages show it."""
     frame = Frame.of(record.width, record.height)
-    boxes = list(_boxes(record, frame, matches))
+    boxes = sorted(_boxes(record, frame, matches), key=lambda box: -box.width * box.height)  # small ones on top
     return Shown(
         record,
         name_of(record.uri),
         frame,
         list(_pieces(record)),
-        sorted(boxes, key=lambda box: -box.width * box.height),  # small ones on top
-        list(_labels(boxes, frame)),
-        [Row(e.ordinal, _colour(e), printable(e.phrase) or "(no phrase)", _query(e), e.boxes) for e in record.entities],
+        boxes,
         href,
     )
 
@@ -154,7 +165,7 @@ def _side(one: float, other: float, length: float) -> tuple[float, float]:
 def _label(entity: Entity, box: Box) -> str:
     words = printable(entity.phrase) or "(no phrase)"
     short = words if len(words) <= 28 else words[:27].rstrip() + "…"
-    return short if box.score is None else f"{short} {box.score:.2f}".replace(" 0.", " .")
+    return short if box.score is None else f"{short} {f'{box.score:.2f}'.removeprefix('0')}"
 
 
 def _about(entity: Entity, box: Box) -> str:

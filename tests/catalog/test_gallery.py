@@ -97,6 +97,27 @@ def test_address_is_brought_into_its_one_form(zoo: TestClient) -> None:
     assert zoo.get(answer.headers["Location"]).status_code == 200
 
 
+@pytest.mark.parametrize("number", ["0.1234567", "1e-07", "0.30000000000000004", "0", "1"])
+def test_number_is_kept_as_it_was_asked(zoo: TestClient, number: str) -> None:
+    assert zoo.get(f"/?min_score={number}").status_code == 200
+
+
+def test_phrase_with_commas_is_found_by_its_link(shelve: Shelve, gallery: Gallery) -> None:
+    shelve("job", Picture("s3://a/1.jpg", [Thing("a red, white and blue flag"), Thing("a dog")]))
+    client = gallery()
+    page = client.get(cards(client.get("/").text)[0]).text
+    found = client.get(html.unescape(re.findall(r'class="phrase c0"[^>]*href="([^"]+)"', page)[0])).text
+    assert len(cards(found)) == 1
+    assert 'name="phrase" value="=red, white and blue flag"' in found
+    both = client.get("/?phrase=%3Dred,+white+and+blue+flag&phrase=dog,+red*").text
+    assert len(cards(both)) == 0
+    both = client.get("/?phrase=%3Dred,+white+and+blue+flag&phrase=dog").text
+    assert len(cards(both)) == 1
+    for first, second in (("dog", "=red, white and blue flag"), ("=red, white and blue flag", "dog")):
+        page = client.get("/", params={"phrase": [first, second]}).text
+        assert re.findall(r'name="phrase" value="([^"]+)"', page) == [first, second]
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -154,6 +175,27 @@ def test_picture_page_ties_phrases_to_boxes_and_leads_to_other_tasks(zoo: TestCl
     detailed = zoo.get(other[0]).text
     assert "demo model" in detailed
     assert "demo model</strong>" not in page
+
+
+def test_label_is_the_phrase_and_a_short_score(shelve: Shelve, gallery: Gallery) -> None:
+    shelve("job", Picture("s3://a/1.jpg", [Thing("version 0.5 sign", [LEFT], 0.25), Thing("a 0.7", [RIGHT], 1.0)]))
+    client = gallery()
+    page = client.get(cards(client.get("/").text)[0]).text
+    assert re.findall(r"<text [^>]*>([^<]+)</text>", page) == ["version 0.5 sign .25", "a 0.7 1.00"]
+
+
+def test_grid_places_no_labels(zoo: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catalog.gallery.shown._labels", lambda *_: pytest.fail("a grid shows no label"))
+    assert len(cards(zoo.get("/").text)) == 4
+
+
+def test_failure_that_is_put_back_is_shown_as_waiting(zoo: TestClient, database: Database) -> None:
+    failed = ids_of(database)["4.jpg"]
+    with database.write() as connection:
+        connection.execute(text("UPDATE outcomes SET retrying = true WHERE code IS NOT NULL"))
+    page = zoo.get(f"/images/{failed}").text
+    assert "waiting to be tried again" in page
+    assert "truncated" not in page
 
 
 def test_image_without_annotation_says_what_failed(zoo: TestClient, database: Database) -> None:
