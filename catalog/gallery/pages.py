@@ -22,7 +22,6 @@ from catalog.reader import Interrupted, Reader
 from catalog.records import Record, records_of
 from catalog.search import PLACES, Hit, Search, cursor_of, find_page, matches_of
 from schemas.errors import DatabaseAway, UsageError
-from schemas.recipes import Recipe
 from schemas.relations import RELATIONS
 from schemas.uris import masked, printable
 
@@ -40,6 +39,8 @@ class Found:
 
     shown: Sequence[Shown]
     cursor: str = ""
+    before: str = ""
+    """The cursor behind the first picture, where there may be some before it."""
     all_words: bool = True
 
 
@@ -54,6 +55,7 @@ class Pages:
         self._readers = readers
         self._index = index
         self._db_option = db_option
+        self._counts = questions.FailureCounts()
         self._templates = Environment(
             loader=PackageLoader("catalog.gallery"),
             autoescape=True,
@@ -88,6 +90,8 @@ class Pages:
             search = search_in(request.query_params)
             wanted |= {"search": search, "chips": chips_of(search)}
             after = request.query_params.get("after", "")
+            if before := request.query_params.get("before", ""):
+                after = await self._readers.ask(_start_before, search, before)
             query = query_of(search, after=after)
             if request.url.query != query[1:] and not _same(request, query):
                 return RedirectResponse(f"/{query}", 303)
@@ -105,7 +109,8 @@ class Pages:
         matches = matches_of(reader, search, {record.annotation_id for record in records}) if records else set()
         query = query_of(search)
         cards = [shown(record, matches, _href(record.image_id, record.annotation_id, query)) for record in records]
-        return Found(cards, page.cursor, complete)
+        before = cursor_of(reader, search, page.hits[0]) if after and page.hits else ""
+        return Found(cards, page.cursor, before, complete)
 
     async def picture(self, request: Request) -> Response:
         """One image by one annotation, between its neighbours in the search that led to it."""
@@ -126,21 +131,35 @@ class Pages:
     async def job(self, request: Request) -> Response:
         """One job: how far it is, its recipes, its failures by code."""
         name = request.query_params.get("name", "")
-        progress, failures, recipes = await self._readers.ask(_job, name)
+        progress, failures = await self._readers.ask(self._job, name)
+        recipes = await self._readers.ask(recipes_of, name)
         return self.page("job.html", request, job=progress, failures=failures, recipes=recipes)
 
     async def job_now(self, request: Request) -> Response:
         """The same as JSON, for the page to ask while the job runs."""
-        progress, failures, _ = await self._readers.ask(_job, request.query_params.get("name", ""))
+        progress, failures = await self._readers.ask(self._job, request.query_params.get("name", ""))
         return JSONResponse({"job": progress, "failures": failures}, headers={"Cache-Control": "no-store"})
 
     async def failures(self, request: Request) -> Response:
         """The failures of a job, by code: what failed, why, and the command that tries again."""
         query = request.query_params
         job, code, after = query.get("job", ""), query.get("code", ""), _pair(query.get("after", ""))
-        found = await self._readers.ask(_failures, job, code, after)
+        found = await self._readers.ask(self._failures, job, code, after)
         retry = retry_command(job, found["code"], self._db_option)
         return self.page("failures.html", request, job=job, retry=retry, **found)
+
+    def _job(self, reader: Reader, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        row = questions.progress_in(reader, name)
+        counts = self._counts.of(reader, row)
+        return progress_shown(row), [one | {"example": printable(one["example"])} for one in counts]
+
+    def _failures(self, reader: Reader, job: str, code: str, after: tuple[int, int]) -> dict[str, Any]:
+        counts = self._counts.of(reader, questions.progress_in(reader, job))
+        code = code or (counts[0]["code"] if counts else "")
+        rows = questions.failures_page(reader, job, code, after) if code else []
+        page = [row | {"name": name_of(row["uri"])} for row in rows[: questions.FAILURES_AT_ONCE]]
+        more = f"{page[-1]['image_id']}.{page[-1]['recipe_id']}" if len(rows) > len(page) else ""
+        return {"counts": counts, "code": code, "rows": page, "after": more}
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """The page for what went wrong: asked wrongly or for too much, not there, or without a database."""
@@ -163,6 +182,12 @@ def _same(request: Request, query: str) -> bool:
 
 def _href(image: int, annotation: int, query: str) -> str:
     return f"/images/{image}/{annotation}{query}"
+
+
+def _start_before(reader: Reader, search: Search, before: str) -> str:
+    """The cursor behind which the pictures come that lie before another one: as many as one page shows."""
+    page = find_page(reader, search, limit=AT_ONCE + 1, after=before, backwards=True)
+    return cursor_of(reader, search, page.hits[-1]) if len(page.hits) > AT_ONCE else ""
 
 
 def _picture(reader: Reader, image: int, annotation: int | None, search: Search) -> dict[str, Any] | None:
@@ -197,27 +222,6 @@ def _neighbours(reader: Reader, search: Search, hit: Hit) -> dict[str, str]:
         "previous": _href(before.hits[0].image_id, before.hits[0].annotation_id, query) if before.hits else "",
         "next": _href(behind.hits[0].image_id, behind.hits[0].annotation_id, query) if behind.hits else "",
         "back": f"/{back}#a{hit.annotation_id}-{hit.image_id}",
-    }
-
-
-def _job(reader: Reader, name: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[Recipe]]:
-    progress = progress_shown(questions.progress_in(reader, name))
-    failures = [one | {"example": printable(one["example"])} for one in questions.failure_counts(reader, name)]
-    return progress, failures, recipes_of(reader, name)
-
-
-def _failures(reader: Reader, job: str, code: str, after: tuple[int, int]) -> dict[str, Any]:
-    questions.progress_in(reader, job)
-    counts = questions.failure_counts(reader, job)
-    code = code or (counts[0]["code"] if counts else "")
-    rows = questions.failures_page(reader, job, code, after) if code else []
-    page = [row | {"name": name_of(row["uri"])} for row in rows[: questions.FAILURES_AT_ONCE]]
-    more = len(rows) > len(page)
-    return {
-        "counts": counts,
-        "code": code,
-        "rows": page,
-        "after": f"{page[-1]['image_id']}.{page[-1]['recipe_id']}" if more else "",
     }
 
 

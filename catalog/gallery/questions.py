@@ -1,13 +1,17 @@
 """What pages ask the database beyond searches."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
+from catalog.gallery.progress import PENDING_STATES
 from catalog.queries import progress_of, require_job, roots_of_image
 from catalog.reader import Reader
 from schemas.roots import Roots
 
 FAILURES_AT_ONCE = 100
+LEAST_KEPT_S, MOST_KEPT_S = 10.0, 60.0
+"""How long the counts of failures are kept: of a job that fails at work, and of one where their sum stays the same."""
 MOST_JOBS = 200
 """In the list to choose from; any job may be named in the address."""
 
@@ -101,15 +105,36 @@ def progress_in(reader: Reader, job: str) -> dict[str, Any]:
     return progress_of(reader, job).records[0]
 
 
-def failure_counts(reader: Reader, job: str) -> list[dict[str, Any]]:
-    """How many outcomes of a job have failed, by code, with the message of one of them."""
-    return reader.select(
-        """SELECT o.code, COUNT(*) AS failed, MIN(o.message) AS example FROM outcomes o
-        JOIN jobs j ON j.id = o.job_id
-        WHERE j.name = :job AND o.code IS NOT NULL AND NOT o.superseded AND NOT o.retrying
-        GROUP BY o.code ORDER BY 2 DESC, 1""",
-        {"job": job},
-    ).records
+class FailureCounts:
+    """How many outcomes of jobs have failed, by code: counted again when that has changed, but not at every look."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[int, float, list[dict[str, Any]]]] = {}
+
+    def of(self, reader: Reader, progress: dict[str, Any]) -> list[dict[str, Any]]:
+        """Each code of the job with its count and the message of one of them, as of now or a few seconds ago."""
+        job, failed, now = progress["job"], progress["failed"], time.monotonic()
+        before, since, counts = self._kept.get(job, (None, 0.0, []))
+        live = progress["state"] in PENDING_STATES
+        if now - since < (MOST_KEPT_S if before == failed else LEAST_KEPT_S if live and before is not None else 0.0):
+            return counts
+        if len(self._kept) >= MOST_JOBS:
+            self._kept.clear()
+        counts = _count_failures(reader, job)
+        self._kept[job] = (failed, now, counts)
+        return counts
+
+
+def _count_failures(reader: Reader, job: str) -> list[dict[str, Any]]:
+    failed = """FROM outcomes o JOIN jobs j ON j.id = o.job_id
+        WHERE j.name = :job AND o.code IS NOT NULL AND NOT o.superseded AND NOT o.retrying"""
+    counted = f"SELECT o.code, COUNT(*) AS failed {failed} GROUP BY o.code ORDER BY 2 DESC, 1"
+    one = f"SELECT o.message {failed} AND o.code = :code ORDER BY o.image_id LIMIT 1"
+    counts = reader.select(counted, {"job": job}).records
+    for count in counts:
+        examples = reader.select(one, {"job": job, "code": count["code"]}).rows
+        count["example"] = examples[0][0] if examples else ""
+    return counts
 
 
 def failures_page(reader: Reader, job: str, code: str, after: tuple[int, int]) -> list[dict[str, Any]]:

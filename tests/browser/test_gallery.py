@@ -1,12 +1,19 @@
 """The gallery as people use it, in real Chromium."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import text
 
 from schemas.database import Database
 from schemas.errors import Code
@@ -226,19 +233,93 @@ def test_path_outside_of_the_archive_is_refused(
 ) -> None:
     (tmp_path / "secret").mkdir()
     inside, outside = real_picture(tmp_path / "in" / "a.jpg"), real_picture(tmp_path / "secret" / "b.jpg")
-    shelve("job", inside, outside, RealPicture(file_uri(tmp_path / "in" / ".." / "secret" / "b.jpg")))
+    shelve("job", inside, outside, RealPicture(f"{inside.uri.removesuffix('a.jpg')}../secret/b%2Ejpg"))
     set_roots(database, "job", json.dumps([str(tmp_path / "in")]))
     page = browse(f"{address}/jobs")
     answers = {name: page.request.get(f"{address}/pictures/{image}") for name, image in ids_of(database).items()}
-    assert {name: answer.status for name, answer in answers.items()} == {"a.jpg": 200, "b.jpg": 403}
-    for path in ("/pictures/../../etc/passwd", "/static/../pages.py", "/static/%2e%2e/pages.py"):
-        assert page.request.get(address + path).status == 404
+    refused = {"a.jpg": 200, "b.jpg": 403, "b%2Ejpg": 403}
+    assert {name: answer.status for name, answer in answers.items()} == refused
+    paths = ["/pictures/../../etc/passwd", "/static/../pages.py", "/static/%2e%2e/pages.py", "/static//etc/passwd"]
+    assert [raw_status(address, path) for path in [*paths, "/static/gallery.css"]] == [404] * 4 + [200]
+
+
+def raw_status(address: str, path: str) -> int:
+    """The answer to a path as it is: browsers and other clients take `..` out of it."""
+    with closing(HTTPConnection(urlsplit(address).netloc)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().status
+
+
+def test_without_the_token_nothing_is_shown_and_with_its_link_all_is(
+    chromium: Browser, shelve: Shelve, database_url: str, tmp_path: Path
+) -> None:
+    """As `kosmograph serve` does when it listens beyond this machine."""
+    shelve("job", real_picture(tmp_path / "a.jpg", [Thing("a dog", [LEFT])]))
+    serve = [
+        sys.executable,
+        "-P",
+        "-m",
+        "kosmograph",
+        "serve",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+        "--db",
+        database_url,
+    ]
+    variables = os.environ | {"KOSMOGRAPH_GALLERY_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(serve, env=variables, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            link, _, token = server.stdout.readline().split()[-3].partition("?token=")
+            with closing(chromium.new_context()) as context:
+                page = context.new_page()
+                for path in ("", "images/1", "thumbnails/1"):
+                    answer = page.goto(link + path)
+                    assert answer
+                    assert answer.status == 401
+                page.goto(f"{link}images/1?phrase=dog")
+                expect(page.get_by_role("heading", name="A token is needed")).to_be_visible()
+                page.get_by_label("Token").fill(token)
+                page.get_by_role("button", name="Open").click()
+                page.wait_for_url(f"{link}images/1?phrase=dog")
+                expect(page.locator(".phrase")).to_have_text("a dog")
+            with closing(chromium.new_context()) as context:
+                page = context.new_page()
+                page.goto(f"{link}?token={token}")
+                assert page.url == link
+                expect(page.locator("[data-card]")).to_have_count(1)
+                page.wait_for_function("document.images[1].naturalWidth > 0")
+                answer = page.goto(f"{link}images/1")
+                assert answer
+                assert answer.status == 200
+        finally:
+            server.terminate()
+
+
+def test_who_is_among_the_failures_stays_there_while_the_figures_move(
+    browse: Browse, address: str, database: Database, shelve: Shelve
+) -> None:
+    shelve("job", Picture("s3://a/1.jpg", code=Code.TIMEOUT), Picture("s3://a/2.jpg", [Thing("a dog")]))
+
+    def change(values: str) -> None:
+        with database.write() as connection:
+            connection.execute(text(f"UPDATE jobs SET {values}"))
+
+    change("state = 'running', images = 10, finished_at = NULL")
+    page = browse(f"{address}/job?name=job")
+    bar = page.get_by_role("progressbar", name="job", exact=True)
+    expect(bar).to_have_attribute("aria-valuetext", "2 of 10")
+    page.get_by_role("link", name="timeout").focus()
+    page.evaluate("document.activeElement.dataset.mine = 'yes'")
+    change("annotated = annotated + 3")
+    expect(bar).to_have_attribute("aria-valuetext", "5 of 10", timeout=10_000)
+    assert page.evaluate("document.activeElement.dataset.mine") == "yes"
 
 
 @pytest.mark.usefixtures("archive")
 def test_running_job_moves_on_the_page(browse: Browse, address: str, database: Database) -> None:
-    from sqlalchemy import text
-
     def change(values: str) -> None:
         with database.write() as connection:
             connection.execute(text(f"UPDATE jobs SET {values} WHERE name = 'animals'"))

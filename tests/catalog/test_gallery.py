@@ -12,8 +12,10 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from catalog.drawing import COLOURS
+from catalog.gallery import questions
 from catalog.gallery.app import STATIC
 from catalog.gallery.guard import HEADERS, Access
+from catalog.reader import Reader
 from schemas.database import Database
 from schemas.errors import Code
 from tests.catalog.conftest import Picture, Shelve, Thing
@@ -156,6 +158,21 @@ def test_more_link_leads_on_to_the_rest_and_each_picture_back_to_its_grid(shelve
             assert f'id="{mark}"' in page
 
 
+def test_link_leads_to_what_lies_before_the_first_card(shelve: Shelve, gallery: Gallery) -> None:
+    shelve("many", *(Picture(f"s3://many/{n}.jpg", [Thing("a dog", [LEFT])]) for n in range(130)))
+    client = gallery()
+    for query in ("", "?phrase=dog"):
+        pages = [client.get("/" + query).text]
+        while more := link(pages[-1], 'rel="next"'):
+            pages.append(client.get(more).text)
+        every = [card for page in pages for card in cards(page)]
+        back = [pages[-1]]
+        assert link(pages[0], 'rel="prev"') == ""
+        while before := link(back[-1], 'rel="prev"'):
+            back.append(client.get(before, follow_redirects=True).text)
+        assert [cards(page) for page in back] == [every[96:], every[48:96], every[:48]]
+
+
 def walk(client: TestClient, path: str, move: str) -> Iterator[str]:
     while path:
         yield path
@@ -238,6 +255,35 @@ def test_jobs_and_failures_say_how_far_and_what_to_do(zoo: TestClient, shelve: S
     assert page.count("timeout it is") == 2
     assert "Nothing has failed" in zoo.get("/failures?job=farm").text
     assert zoo.get("/failures?job=none").status_code == 404
+
+
+def test_failures_of_a_running_job_are_not_counted_at_every_look(
+    zoo: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    count = questions._count_failures
+
+    def counting(reader: Reader, job: str) -> Any:
+        counted.append(job)
+        return count(reader, job)
+
+    monkeypatch.setattr(questions, "_count_failures", counting)
+
+    def look(change: str) -> Any:
+        with database.write() as connection:
+            connection.execute(text(f"UPDATE jobs SET {change} WHERE name = 'zoo'"))
+        return zoo.get("/job.json?name=zoo").json()["failures"]
+
+    one = [{"code": "truncated", "failed": 1, "example": "truncated it is"}]
+    assert [look("state = 'running'"), look("annotated = annotated + 1"), look("failed = 2")] == [one] * 3
+    assert counted == ["zoo"]
+    monkeypatch.setattr(questions, "LEAST_KEPT_S", 0.0)
+    assert [look("failed = 3"), look("failed = 3")] == [one] * 2
+    assert counted == ["zoo"] * 2
+    monkeypatch.undo()
+    with database.write() as connection:
+        connection.execute(text("UPDATE outcomes SET retrying = true WHERE code IS NOT NULL"))
+    assert look("state = 'finished', failed = 0") == []
 
 
 def test_failures_come_page_by_page(shelve: Shelve, gallery: Gallery) -> None:

@@ -107,10 +107,15 @@ function keepUp(article) {
     article.querySelector('[data-live="reason"]').hidden = !job.reason;
     bar.max = job.total || 1;
     bar.value = job.settled;
+    bar.setAttribute("aria-valuetext", job.summary);
+    if (!section.contains(document.activeElement)) showFailures(failures); // who is there does not lose the place
+    if (job.state !== state) location.reload();
+  }
+
+  function showFailures(failures) {
     section.querySelector("[data-none]").hidden = failures.length > 0;
     section.querySelector("table").hidden = failures.length === 0;
     section.querySelector("tbody").replaceChildren(...failures.map(row));
-    if (job.state !== state) location.reload();
   }
 
   function row(failure) {
@@ -128,7 +133,7 @@ function keepUp(article) {
   }
 
   async function look() {
-    if (!document.hidden && !section.contains(document.activeElement)) {
+    if (!document.hidden) {
       try {
         const answer = await fetch(article.dataset.poll);
         if (!answer.ok) throw new Error(String(answer.status));
