@@ -175,7 +175,8 @@ class Statement:
         """What to begin with, and all conditions.
 
         Where there are words, the index of words, for those of the phrases as well: they stand in the caption. Else the
-        phrase that fewest images have.
+        phrase that fewest images have, or the job where it is smaller. All ways but those by how a phrase begins are in
+        one order, whichever is taken.
         """
         search = self._search
         phrases = [*search.phrases, *(phrase for _, phrase in search.relations)]
@@ -183,10 +184,15 @@ class Statement:
             words = [words_of(phrase_named(phrase)) for phrase in phrases]
             way = self._words([*terms_of(search.text), *filter(None, words)])
             return way, [way.condition, *self._others(None, way.own)]
-        ways = [self._way(phrase, self._subject_box("e") if phrase in search.phrases[:1] else []) for phrase in phrases]
-        whole = [number for number, way in enumerate(ways) if not way.order]  # in one order, whichever is taken
-        first = min(whole, key=lambda number: self._count(ways[number])) if len(whole) > 1 else (whole or [0])[0]
-        return ways[first], [ways[first].condition, *self._others(first, ways[first].own)]
+        ways: dict[int | None, _Way] = {number: self._way(phrase, number) for number, phrase in enumerate(phrases)}
+        whole: dict[int | None, _Way] = {number: way for number, way in ways.items() if not way.order}
+        if whole and search.job:
+            whole[None] = self._of_job()
+        first = (
+            min(whole, key=lambda number: self._count(whole[number])) if len(whole) > 1 else next(iter(whole or ways))
+        )
+        way = (whole or ways)[first]
+        return way, [way.condition, *self._others(first, way.own)]
 
     def _words(self, terms: Sequence[Term]) -> _Way:
         """By the index of words.
@@ -204,12 +210,17 @@ class Statement:
         rare = f"WITH rare AS MATERIALIZED (SELECT id FROM annotations WHERE {condition}) SELECT id FROM rare"
         return _Way(f"({rare}) w", "w.id", "TRUE")
 
-    def _way(self, phrase: str, boxes: Sequence[str]) -> _Way:
-        """By a phrase. boxes: what else is asked of an entity e of that phrase."""
+    def _of_job(self) -> _Way:
+        named = f"(SELECT id FROM jobs WHERE name = {self._value(self._search.job)})"
+        annotated = f"d.job_id = {named} AND d.annotation_id IS NOT NULL AND NOT d.superseded"
+        return _Way("outcomes d", "d.annotation_id", annotated)
+
+    def _way(self, phrase: str, number: int) -> _Way:
         condition = self._phrase(phrase, "d")
         if not phrase_named(phrase).begins:
             return _Way("entities d", "d.annotation_id", condition)
         # an image with two phrases that begin so comes with the first one that is as it should be
+        boxes = self._subject_box("e") if self._search.phrases and number == 0 else []
         earlier = [f"e.phrase_norm {self._bytewise('<')} d.phrase_norm", self._phrase(phrase, "e"), *boxes]
         again = f"EXISTS (SELECT 1 FROM entities e WHERE e.annotation_id = d.annotation_id AND {' AND '.join(earlier)})"
         return _Way("entities d", "d.annotation_id", f"{condition} AND NOT {again}", ("d.phrase_norm",))
