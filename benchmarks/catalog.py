@@ -2,7 +2,7 @@
 """How soon the catalog answers on millions of groundings, and how fast they are exported.
 
     python -m benchmarks.catalog [--groundings 10000000] [--db sqlite|postgresql|both|postgresql://…] [--draws 100]
-                                 [--json FILE]
+                                 [--at URL ...] [--json FILE]
 
 The archive is made up: two and a half groundings an image, phrases of an adjective and a noun drawn by Zipf's law,
 boxes and scores at random; a thousandth of the images is in a second, small job. Each kind of question is asked with as
@@ -12,16 +12,18 @@ timed. Times are from the call to the records in hand.
 
 import argparse
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
-from benchmarks.scale.databases import Place, places
+from benchmarks.scale.databases import places, settings_of, size_of
 from benchmarks.scale.figures import keep, machine
 from benchmarks.scale.markdown import DATABASES, number, table
 from catalog.reader import Reader, open_reader
@@ -30,6 +32,7 @@ from catalog.search import Search, find_page
 from schemas.caption_search import AT_ONCE, CREATE, DROP, index_captions
 from schemas.database import Database
 from schemas.heads import head_of
+from schemas.migrations import upgrade
 from schemas.recipes import Recipe
 
 NOUNS, ADJECTIVES, VERBS = 4_000, 60, 200
@@ -67,31 +70,38 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--groundings", type=int, default=10_000_000)
     options.add_argument("--db", default="both")
+    options.add_argument("--at", nargs="+", metavar="URL", help="databases to keep: filled where they are empty")
     options.add_argument("--draws", type=int, default=100)
     options.add_argument("--json", type=Path)
     given = options.parse_args()
     found: dict[str, Any] = {"machine": machine(), "groundings": given.groundings}
+    for url in given.at or ():
+        found[make_url(url).get_backend_name()] = measure(url, given.groundings, given.draws)
     with (
         tempfile.TemporaryDirectory(prefix="kosmograph-bench-") as folder,
-        places(given.db, Path(folder)) as all_places,
+        places(given.db, Path(folder)) if not given.at else nullcontext([]) as all_places,
     ):
         for place in all_places:
-            found[place.kind] = measure(place, given.groundings, given.draws)
-            keep(given.json, "catalog", found)
+            with place.fresh() as url:
+                found[place.kind] = measure(url, given.groundings, given.draws)
+    keep(given.json, "catalog", found)
     print("\n".join(["", f"`{found['machine']['command']}`", "", *tables(found)]))
 
 
-def measure(place: Place, groundings: int, draws: int) -> dict[str, Any]:
-    """Make the archive on one database, and ask it."""
-    with place.fresh() as url:
-        print(f"catalog: making {groundings:,} groundings, {place.kind} ...", flush=True)
-        began = time.monotonic()
+def measure(url: str, groundings: int, draws: int) -> dict[str, Any]:
+    """Make the archive in a database, unless it is there, and ask it."""
+    database = Database(url)
+    upgrade(database)
+    with database.read() as connection:
+        images = int(connection.execute(text("SELECT COALESCE(MAX(images), 0) FROM jobs")).scalar_one())
+    database.close()
+    if not images:
+        print(f"catalog: making {groundings:,} groundings in {database} ...", file=sys.stderr, flush=True)
         images = make(url, groundings)
-        made_s = time.monotonic() - began
-        print(f"catalog: {images:,} images in {made_s:.0f} s; asking ...", flush=True)
-        with open_reader(url) as reader:
-            asked = {name: ask(reader, question, draws) for name, question in questions().items()}
-    return {"images": images, "made_s": made_s, "questions": asked}
+    print(f"catalog: asking {database} ...", file=sys.stderr, flush=True)
+    with open_reader(url) as reader:
+        asked = {name: ask(reader, question, draws) for name, question in questions().items()}
+    return {"images": images, "settings": settings_of(url), "bytes": size_of(url), "questions": asked}
 
 
 def make(url: str, groundings: int) -> int:
