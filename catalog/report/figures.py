@@ -8,7 +8,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 from catalog.queries import progress_of, recipes_of, require_job
@@ -94,16 +93,17 @@ class _Count:
         self.annotated_images: int = images
 
     def failures(self) -> list[FailureFacts]:
-        rows = self._rows(f"""
-            SELECT code, number, uri, message FROM (
-                SELECT o.code AS code, o.image_id AS image_id, o.message AS message, i.uri AS uri,
-                       COUNT(*) OVER (PARTITION BY o.code) AS number,
-                       ROW_NUMBER() OVER (PARTITION BY o.code ORDER BY o.image_id, o.recipe_id) AS place
-                FROM outcomes o JOIN images i ON i.id = o.image_id
-                WHERE {_OF_JOB} AND o.code IS NOT NULL AND NOT o.retrying) f
-            WHERE place <= {EXAMPLES} ORDER BY number DESC, code {self._bytewise}, place""")
-        groups = groupby(rows, key=lambda row: (row[0], row[1]))
-        return [FailureFacts(code, number, [(row[2], row[3]) for row in some]) for (code, number), some in groups]
+        failed = f"FROM outcomes o WHERE {_OF_JOB} AND o.code IS NOT NULL AND NOT o.retrying"
+        codes = self._rows(f"SELECT o.code, COUNT(*) {failed} GROUP BY 1 ORDER BY 2 DESC, o.code {self._bytewise}")
+        examples = f"""
+            SELECT i.uri, f.message FROM (
+                SELECT o.image_id, MIN(o.message) AS message {failed} AND o.code = :code
+                GROUP BY 1 ORDER BY 1 LIMIT {EXAMPLES}) f
+            JOIN images i ON i.id = f.image_id ORDER BY i.id"""
+        return [
+            FailureFacts(code, number, [(uri, message) for uri, message in self._rows(examples, code=code)])
+            for code, number in codes
+        ]
 
     def rate(self) -> Rate:
         settled = f"FROM outcomes o WHERE {_OF_JOB} AND NOT o.retrying"
