@@ -5,7 +5,6 @@ before. What has changed since it was annotated is not shown, as its boxes would
 """
 
 import asyncio
-import hashlib
 import os
 import textwrap
 from collections.abc import Callable
@@ -19,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.gallery.cache import Cache
-from catalog.gallery.questions import Place, place_of
+from catalog.gallery.questions import place_of
 from catalog.gallery.readers import Readers
+from catalog.queries import Place
 from schemas.errors import Code, DatabaseAway, ImageFailure, PermanentFailure
-from schemas.roots import Roots
 from schemas.uris import path_of, printable, scheme_of
 
 THUMBNAIL, PAGE = 320, 1600
@@ -38,12 +37,12 @@ FRESH_S = 86_400
 
 @dataclass(frozen=True)
 class Sources:
-    """How pictures are reached: bytes of a URI that lies below some roots, and what they show, upright.
+    """How pictures are reached: the bytes at a place, if they still are those that were annotated, and what they show.
 
     `decode(data, side)` may halve what is larger while both sides stay at least `side`. Both raise ImageFailure.
     """
 
-    fetch: Callable[[str, Roots | None], bytes]
+    read: Callable[[Place], bytes]
     decode: Callable[[bytes, int], Image.Image]
 
 
@@ -89,12 +88,7 @@ class Pictures:
         key = f"{sha256}-{side}"
         if (kept := self._cache.get(key)) is not None:
             return kept
-        data = self._sources.fetch(place.uri, place.roots)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise PermanentFailure(
-                Code.NOT_FOUND, "it has changed since it was annotated; the same annotate command takes it in again"
-            )
-        image = self._sources.decode(data, side)
+        image = self._sources.decode(self._sources.read(place), side)
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = BytesIO()
         image.save(buffer, "JPEG", quality=QUALITY)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from catalog.queries import progress_of, require_job, roots_of_image
+from catalog.queries import Place, places_of, progress_of, require_job
 from catalog.reader import Reader
-from schemas.roots import Roots
 
 FAILURES_AT_ONCE = 100
 MOST_ID = 2**63 - 1
@@ -14,28 +13,9 @@ MOST_JOBS = 200
 """In the list to choose from; any job may be named in the address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image is read from, what must come of it, and below which roots it must lie (None: any)."""
-
-    uri: str
-    sha256: str | None
-    roots: Roots | None
-
-
 def place_of(reader: Reader, image_id: int) -> Place | None:
     """The place of an image that some job has; None where none has it."""
-    if image_id > MOST_ID:
-        return None
-    found = reader.select(
-        """SELECT i.uri, c.sha256 FROM images i LEFT JOIN contents c ON c.id = i.content_id
-        WHERE i.id = :image AND EXISTS (SELECT 1 FROM outcomes o WHERE o.image_id = i.id)""",
-        {"image": image_id},
-    ).rows
-    if not found:
-        return None
-    ((uri, sha256),) = found
-    return Place(uri, sha256, roots_of_image(reader, image_id))
+    return places_of(reader, [image_id]).get(image_id) if image_id <= MOST_ID else None
 
 
 @dataclass(frozen=True, slots=True)
