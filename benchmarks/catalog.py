@@ -2,45 +2,52 @@
 """How soon the catalog answers on millions of groundings, and how fast they are exported.
 
     python -m benchmarks.catalog [--groundings 10000000] [--db sqlite|postgresql|both|postgresql://…] [--draws 100]
-                                 [--json FILE]
+                                 [--at URL ...] [--json FILE]
 
 The archive is made up: two and a half groundings an image, phrases of an adjective and a noun drawn by Zipf's law,
-boxes and scores at random. Each kind of question is asked with as many words as `--draws` says, drawn by the same law,
-so that common words come often; each is asked once before it is timed. Times are from the call to the records in hand.
+boxes and scores at random; a thousandth of the images is in a second, small job. Each kind of question is asked with as
+many words as `--draws` says, drawn by the same law, so that common words come often; each is asked once before it is
+timed. Times are from the call to the records in hand.
 """
 
 import argparse
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
-from benchmarks.scale.databases import Place, places
+from benchmarks.scale.databases import places, settings_of, size_of
 from benchmarks.scale.figures import keep, machine
+from benchmarks.scale.markdown import DATABASES, number, table
 from catalog.reader import Reader, open_reader
 from catalog.records import records_of
 from catalog.search import Search, find_page
 from schemas.caption_search import AT_ONCE, CREATE, DROP, index_captions
 from schemas.database import Database
 from schemas.heads import head_of
+from schemas.migrations import upgrade
 from schemas.recipes import Recipe
 
 NOUNS, ADJECTIVES, VERBS = 4_000, 60, 200
 IMAGES_AT_ONCE = 50_000
 START = (
     """INSERT INTO jobs (id, name, queue, state, listing, recipes, created_at, started_at, finished_at)
-    VALUES (1, 'archive', 'q', 'finished', '{}', 1, 0, 0, 1)""",
+    VALUES (1, 'archive', 'q', 'finished', '{}', 1, 0, 0, 1), (2, 'sample', 'q', 'finished', '{}', 1, 0, 0, 1)""",
     """INSERT INTO recipes (id, hash, task, prompt, model, revision, spec)
     VALUES (1, 'made up', 'brief', 'p', 'null', 'r', :spec)""",
-    "INSERT INTO job_recipes VALUES (1, 1, 0)",
+    "INSERT INTO job_recipes VALUES (1, 1, 0), (2, 1, 0)",
 )
 RECIPE = Recipe(task="brief", prompt="p", model="null", revision="r", dtype="float32")
 PAGE = 50
+SAMPLED = 1_000
+"""Of so many images one is in a second job as well."""
 
 
 def words(kind: str, count: int) -> list[str]:
@@ -63,33 +70,38 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--groundings", type=int, default=10_000_000)
     options.add_argument("--db", default="both")
+    options.add_argument("--at", nargs="+", metavar="URL", help="databases to keep: filled where they are empty")
     options.add_argument("--draws", type=int, default=100)
     options.add_argument("--json", type=Path)
     given = options.parse_args()
     found: dict[str, Any] = {"machine": machine(), "groundings": given.groundings}
+    for url in given.at or ():
+        found[make_url(url).get_backend_name()] = measure(url, given.groundings, given.draws)
     with (
         tempfile.TemporaryDirectory(prefix="kosmograph-bench-") as folder,
-        places(given.db, Path(folder)) as all_places,
+        places(given.db, Path(folder)) if not given.at else nullcontext([]) as all_places,
     ):
         for place in all_places:
-            found[place.kind] = measure(place, given.groundings, given.draws)
-            keep(given.json, "catalog", found)
-    for kind in ("sqlite", "postgresql"):
-        for question, ms in found.get(kind, {}).get("questions", {}).items():
-            print(f"{kind:10} {question:34} p50 {ms['p50']:8.1f} ms  p95 {ms['p95']:8.1f} ms  found {ms['found']:.1f}")
+            with place.fresh() as url:
+                found[place.kind] = measure(url, given.groundings, given.draws)
+    keep(given.json, "catalog", found)
+    print("\n".join(["", f"`{found['machine']['command']}`", "", *tables(found)]))
 
 
-def measure(place: Place, groundings: int, draws: int) -> dict[str, Any]:
-    """Make the archive on one database, and ask it."""
-    with place.fresh() as url:
-        print(f"catalog: making {groundings:,} groundings, {place.kind} ...", flush=True)
-        began = time.monotonic()
+def measure(url: str, groundings: int, draws: int) -> dict[str, Any]:
+    """Make the archive in a database, unless it is there, and ask it."""
+    database = Database(url)
+    upgrade(database)
+    with database.read() as connection:
+        images = int(connection.execute(text("SELECT COALESCE(MAX(images), 0) FROM jobs")).scalar_one())
+    database.close()
+    if not images:
+        print(f"catalog: making {groundings:,} groundings in {database} ...", file=sys.stderr, flush=True)
         images = make(url, groundings)
-        made_s = time.monotonic() - began
-        print(f"catalog: {images:,} images in {made_s:.0f} s; asking ...", flush=True)
-        with open_reader(url) as reader:
-            asked = {name: ask(reader, question, draws) for name, question in questions().items()}
-    return {"images": images, "made_s": made_s, "questions": asked}
+    print(f"catalog: asking {database} ...", file=sys.stderr, flush=True)
+    with open_reader(url) as reader:
+        asked = {name: ask(reader, question, draws) for name, question in questions().items()}
+    return {"images": images, "settings": settings_of(url), "bytes": size_of(url), "questions": asked}
 
 
 def make(url: str, groundings: int) -> int:
@@ -109,7 +121,9 @@ def make(url: str, groundings: int) -> int:
         images += len(rows["images"][1])
         made += len(rows["boxes"][1])
     with database.write() as connection:
-        connection.execute(text("UPDATE jobs SET images = :n, annotated = :n"), {"n": images})
+        for job, count in ((1, images), (2, images // SAMPLED)):
+            filled = "UPDATE jobs SET images = :n, annotated = :n WHERE id = :job"
+            connection.execute(text(filled), {"n": count, "job": job})
     if database.is_sqlite:
         while index_captions(database) == AT_ONCE:
             pass
@@ -157,7 +171,10 @@ def batch(random: np.random.Generator, first: int, most: int) -> dict[str, tuple
         ),
         "entities": ("annotation_id ordinal phrase phrase_norm span_start span_end score head", entities),
         "boxes": ("annotation_id entity ordinal x1 y1 x2 y2 area score valid", boxes),
-        "outcomes": ("job_id image_id recipe_id annotation_id settled_at", [(1, id_, 1, id_, 0.0) for id_ in ids]),
+        "outcomes": (
+            "job_id image_id recipe_id annotation_id settled_at",
+            [(job, id_, 1, id_, 0.0) for id_ in ids for job in ((1,) if id_ % SAMPLED else (1, 2))],
+        ),
     }
 
 
@@ -174,53 +191,93 @@ def add(connection: Any, table: str, columns: str, rows: Sequence[tuple[Any, ...
             copy.write_row(row)
 
 
-def questions() -> dict[str, Callable[[np.random.Generator], Search]]:
+Question = Callable[[Reader], int]
+"""Asks, and says how many rows have come."""
+
+
+def page(**asked: Any) -> Question:
+    """The first page of what `find` finds, with all that it shows."""
+    search = Search(**asked)
+    return lambda reader: len(records_of(reader, find_page(reader, search, limit=PAGE).hits, search.job))
+
+
+def view(query: str, **values: Any) -> Question:
+    """A person's SQL: a SELECT from a public view."""
+    return lambda reader: len(reader.select(f"{query} LIMIT {PAGE}", values).rows)
+
+
+def noun(random: np.random.Generator) -> str:
+    return NOUN[random.choice(NOUNS, p=zipf(NOUNS))]
+
+
+def adjective(random: np.random.Generator) -> str:
+    return ADJECTIVE[random.choice(ADJECTIVES, p=zipf(ADJECTIVES))]
+
+
+def verb(random: np.random.Generator) -> str:
+    return VERB[random.choice(VERBS, p=zipf(VERBS))]
+
+
+def questions() -> dict[str, Callable[[np.random.Generator], Question]]:
     """Each kind of question, by what a person would call it."""
-
-    def noun(random: np.random.Generator) -> str:
-        return NOUN[random.choice(NOUNS, p=zipf(NOUNS))]
-
-    def adjective(random: np.random.Generator) -> str:
-        return ADJECTIVE[random.choice(ADJECTIVES, p=zipf(ADJECTIVES))]
-
+    related = "SELECT * FROM relations WHERE head = :head AND other_head = :other AND left_of"
     return {
-        "head noun": lambda r: Search(phrases=(noun(r),)),
-        "whole phrase": lambda r: Search(phrases=(f"{adjective(r)} {noun(r)}",)),
-        "prefix, a word": lambda r: Search(phrases=(f"{adjective(r)} *",)),
-        "prefix, a word and four letters": lambda r: Search(phrases=(f"{adjective(r)} {noun(r)[:4]}*",)),
-        "full text, one word": lambda r: Search(text=noun(r)),
-        "full text, two words": lambda r: Search(text=f"{noun(r)} {noun(r)}"),
-        "full text, a prefix": lambda r: Search(text=f"{noun(r)[:5]}*"),
-        "noun, score > 0.8": lambda r: Search(phrases=(noun(r),), min_score=0.8),
-        "noun, score > 0.8, area > 0.06": lambda r: Search(phrases=(noun(r),), min_score=0.8, min_area=0.06),
-        "two nouns": lambda r: Search(phrases=(noun(r), noun(r))),
-        "noun, top left, job": lambda r: Search(phrases=(noun(r),), place="top-left", job="archive"),
-        "word and noun": lambda r: Search(text=VERB[r.choice(VERBS, p=zipf(VERBS))], phrases=(noun(r),)),
-        "noun left of noun": lambda r: Search(phrases=(noun(r),), relations=(("left_of", noun(r)),)),
-        "noun near noun": lambda r: Search(phrases=(noun(r),), relations=(("near", noun(r)),)),
-        "the job's images": lambda r: Search(job="archive"),
-        "score > 0.9": lambda r: Search(min_score=0.9),
+        "head noun": lambda r: page(phrases=(noun(r),)),
+        "whole phrase": lambda r: page(phrases=(f"{adjective(r)} {noun(r)}",)),
+        "prefix, a word": lambda r: page(phrases=(f"{adjective(r)} *",)),
+        "prefix, a word and four letters": lambda r: page(phrases=(f"{adjective(r)} {noun(r)[:4]}*",)),
+        "full text, one word": lambda r: page(text=noun(r)),
+        "full text, two words": lambda r: page(text=f"{noun(r)} {noun(r)}"),
+        "full text, a prefix": lambda r: page(text=f"{noun(r)[:5]}*"),
+        "noun, score > 0.8": lambda r: page(phrases=(noun(r),), min_score=0.8),
+        "noun, score > 0.8, area > 0.06": lambda r: page(phrases=(noun(r),), min_score=0.8, min_area=0.06),
+        "noun, area < 0.004 (of 160 boxes one)": lambda r: page(phrases=(noun(r),), max_area=0.004),
+        "noun, top left, job": lambda r: page(phrases=(noun(r),), place="top-left", job="archive"),
+        "noun, small job": lambda r: page(phrases=(noun(r),), job="sample"),
+        "two nouns": lambda r: page(phrases=(noun(r), noun(r))),
+        "word and noun": lambda r: page(text=verb(r), phrases=(noun(r),)),
+        "noun left of noun": lambda r: page(phrases=(noun(r),), relations=(("left_of", noun(r)),)),
+        "noun near noun": lambda r: page(phrases=(noun(r),), relations=(("near", noun(r)),)),
+        "the job's images": lambda r: page(job="archive"),
+        "score > 0.9": lambda r: page(min_score=0.9),
+        "`groundings` by head": lambda r: view("SELECT * FROM groundings WHERE head = :head", head=noun(r)),
+        "`groundings` by phrase": lambda r: view(
+            "SELECT * FROM groundings WHERE phrase_norm = :phrase", phrase=f"{adjective(r)} {noun(r)}"
+        ),
+        "`relations` by two heads": lambda r: view(related, head=noun(r), other=noun(r)),
     }
 
 
-def ask(reader: Reader, question: Callable[[np.random.Generator], Search], draws: int) -> dict[str, float]:
-    """How long pages of 50 take, records included, in ms."""
+def ask(reader: Reader, draw: Callable[[np.random.Generator], Question], draws: int) -> dict[str, float]:
+    """How long the answers take, in ms, and how many rows they have."""
     random = np.random.default_rng(7)
     taken, found = [], []
-    for search in [question(random) for _ in range(draws)]:
-        for timed in (False, True):
-            began = time.perf_counter()
-            page = find_page(reader, search, limit=PAGE)
-            records = records_of(reader, page.hits, search.job)
-            if timed:
-                taken.append((time.perf_counter() - began) * 1000)
-                found.append(len(records))
+    for question in [draw(random) for _ in range(draws)]:
+        question(reader)
+        began = time.perf_counter()
+        found.append(question(reader))
+        taken.append((time.perf_counter() - began) * 1000)
     return {
         "p50": float(np.percentile(taken, 50)),
         "p95": float(np.percentile(taken, 95)),
         "most": max(taken),
         "found": float(np.mean(found)),
     }
+
+
+def tables(found: dict[str, Any]) -> list[str]:
+    """The figures as Markdown."""
+    kinds = [kind for kind in DATABASES if kind in found]
+    head = ("question", *(f"{DATABASES[kind]} {part}, ms" for kind in kinds for part in ("p50", "p95", "most")), "rows")
+    rows = [
+        (
+            question,
+            *(number(found[kind]["questions"][question][part]) for kind in kinds for part in ("p50", "p95", "most")),
+            number(found[kinds[0]]["questions"][question]["found"]),
+        )
+        for question in found[kinds[0]]["questions"]
+    ]
+    return list(table(head, rows))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from catalog.lettering import Font, find_phrase, font_of, legible, shortened, wrapped
+from catalog.lettering import Font, font_of, legible, placed_letters, shortened, wrapped
+from catalog.records import Box, Entity
 
 Rect = tuple[int, int, int, int]
 Colour = tuple[int, int, int]
@@ -50,61 +51,73 @@ def _luminance(colour: Colour) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnPhrase:
-    """A phrase with its boxes as fractions (x1, y1, x2, y2); not `valid` are boxes that the model gave inverted.
+def colour_number(entity: Entity) -> int:
+    """Which of COLOURS an entity has, wherever it is shown: by its place in the caption, with or without a box."""
+    return entity.ordinal % len(COLOURS)
 
-    `scores` are those of the boxes, in their order; a box beyond them has none.
-    """
 
-    phrase: str
-    boxes: Sequence[tuple[float, float, float, float]]
-    scores: Sequence[float | None] = ()
-    valid: bool = True
+def note_of(model: str) -> str:
+    """What a picture says of the model: the demo model is named as such wherever its output shows."""
+    return "demo model" if model == "demo" else ""
 
-    def remark(self, box: int) -> str:
-        """What a box's label says after the phrase: its score, as `.78`, and a word of warning."""
-        score = self.scores[box] if box < len(self.scores) else None
-        shown = "" if score is None else f" {score:.2f}".replace(" 0.", " .")
-        return shown + ("" if self.valid else " (invalid)")
+
+def remark_of(box: Box) -> str:
+    """What a box's label says after the phrase: its score, as `.78`, and a word of warning."""
+    shown = "" if box.score is None else f" {box.score:.2f}".replace(" 0.", " .")
+    return shown + ("" if box.valid else " (invalid)")
+
+
+def pieces_of(caption: str, entities: Iterable[Entity]) -> Iterator[tuple[str, Entity | None]]:
+    """The caption in pieces, those of phrases with their entities; of phrases that overlap the first one counts."""
+    at = 0
+    for entity in sorted(entities, key=lambda entity: entity.start):
+        if not at <= entity.start < entity.end <= len(caption):
+            continue
+        if entity.start > at:
+            yield caption[at : entity.start], None
+        yield caption[entity.start : entity.end], entity
+        at = entity.end
+    if at < len(caption):
+        yield caption[at:], None
 
 
 class _Mark(NamedTuple):
-    """A box on the canvas: the one of this number of its phrase."""
+    """A box of an entity on the canvas."""
 
     rect: Rect
-    phrase: DrawnPhrase
-    number: int
-    colour: Colour
+    entity: Entity
+    box: Box
+
+    @property
+    def colour(self) -> Colour:
+        return COLOURS[colour_number(self.entity)]
 
 
 def draw(
     image: Image.Image,
     caption: str,
-    phrases: Sequence[DrawnPhrase],
+    entities: Sequence[Entity],
     note: str = "",
     *,
     long_side: tuple[int, int] = LONG_SIDE,
 ) -> Image.Image:
     """The picture, large enough to read, with boxes, labels, and a strip with the caption and a note in grey.
 
-    Boxes that are not valid are dashed. Texts of any kind are drawn: what the font lacks is an empty square. The
-    picture's long side is brought into `long_side`, in pixels.
+    Phrases without a box are plain words. Boxes that are not valid are dashed. Texts of any kind are drawn: what the
+    font lacks is an empty square. The picture's long side is brought into `long_side`, in pixels.
     """
     picture = _scaled(image, long_side)
     width, height = (max(*sides) for sides in zip(picture.size, SMALLEST_STAGE, strict=True))
     left, top = (width - picture.width) // 2, (height - picture.height) // 2
-    strip = _strip(width, legible(caption), phrases, legible(note))
+    strip = _strip(width, caption, [entity for entity in entities if entity.boxes], note)
     canvas = Image.new("RGB", (width, height + strip.height), STAGE)
     canvas.paste(picture, (left, top))
     pen = ImageDraw.Draw(canvas)
     marks = [
-        _Mark(_placed(box, (left, top, *picture.size)), phrase, number, COLOURS[index % len(COLOURS)])
-        for index, phrase in enumerate(phrases)
-        for number, box in enumerate(phrase.boxes)
+        _Mark(_placed(box, (left, top, *picture.size)), entity, box) for entity in entities for box in entity.boxes
     ]
     for mark in sorted(marks, key=lambda mark: -_area(mark.rect)):  # small boxes stay visible on large
-        _outline(pen, mark.rect, mark.colour, dashed=not mark.phrase.valid)
+        _outline(pen, mark.rect, mark.colour, dashed=not mark.box.valid)
     _labels(pen, marks, (width, height))
     canvas.paste(strip, (0, height))
     return canvas
@@ -121,7 +134,7 @@ def _scaled(image: Image.Image, long_side: tuple[int, int]) -> Image.Image:
     return image.convert("RGB").resize((width, height), resample)
 
 
-def _placed(box: tuple[float, float, float, float], frame: Rect) -> Rect:
+def _placed(box: Box, frame: Rect) -> Rect:
     """The box in pixels of the canvas, upright, its whole line within the picture at (left, top, width, height)."""
     left, top, width, height = frame
 
@@ -130,7 +143,7 @@ def _placed(box: tuple[float, float, float, float], frame: Rect) -> Rect:
         low = max(1, min(low, length - 2 * LINE - 2))
         return start + low, start + max(low + 2 * LINE, min(high, length - 2))
 
-    (x1, x2), (y1, y2) = along(box[0], box[2], left, width), along(box[1], box[3], top, height)
+    (x1, x2), (y1, y2) = along(box.x1, box.x2, left, width), along(box.y1, box.y2, top, height)
     return x1, y1, x2, y2
 
 
@@ -156,12 +169,12 @@ def _labels(pen: ImageDraw.ImageDraw, marks: list[_Mark], size: tuple[int, int])
     ascent, descent = font.getmetrics()
     boxes = [mark.rect for mark in marks]
     taken: list[Rect] = []
-    for rect, phrase, number, colour in marks:
-        remark = phrase.remark(number)
+    for mark in marks:
+        remark, colour = remark_of(mark.box), mark.colour
         room = size[0] * 0.4 - font.getlength(remark)
-        text = shortened(legible(phrase.phrase) or "(no phrase)", font, room) + remark
+        text = shortened(legible(mark.entity.phrase) or "(no phrase)", font, room) + remark
         width, height = round(font.getlength(text)) + 12, ascent + descent + 4
-        x, y = _spot(rect, (width, height), size, taken, boxes)
+        x, y = _spot(mark.rect, (width, height), size, taken, boxes)
         taken.append((x, y, x + width, y + height))
         pen.rounded_rectangle((x, y, x + width - 1, y + height - 1), 3, fill=colour, outline=ink_on(colour))
         pen.text((x + 6, y + 2 + ascent), text, font=font, fill=ink_on(colour), anchor="ls")
@@ -202,11 +215,11 @@ def _corners(
             yield max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
 
 
-def _strip(width: int, caption: str, phrases: Sequence[DrawnPhrase], note: str) -> Image.Image:
+def _strip(width: int, caption: str, entities: Sequence[Entity], note: str) -> Image.Image:
     """The caption on paper, its phrases on tabs of their colours, and the note below it."""
     lines = [
-        *_lines(caption, _colours_of(caption, phrases), _font(width, 3), width - 2 * MARGIN, INK),
-        *_lines(note, [None] * len(note), _font(width, -1), width - 2 * MARGIN, GREY),
+        *_lines(*_coloured(caption, entities), _font(width, 3), width - 2 * MARGIN, INK),
+        *_lines(*_coloured(note, []), _font(width, -1), width - 2 * MARGIN, GREY),
     ]
     height = sum(line.height for line in lines)
     strip = Image.new("RGB", (width, height + MARGIN + 4 if lines else 0), PAPER)
@@ -256,15 +269,13 @@ def _lines(text: str, colours: list[Colour | None], font: Font, width: int, ink:
         yield line(places)
 
 
-def _colours_of(caption: str, phrases: Sequence[DrawnPhrase]) -> list[Colour | None]:
-    """For each letter of the caption the colour of its phrase; equal phrases take their places in order."""
-    colours: list[Colour | None] = [None] * len(caption)
-    for index, phrase in enumerate(phrases):
-        for start, end in find_phrase(caption, legible(phrase.phrase)):
-            if not any(colours[start:end]):
-                colours[start:end] = [COLOURS[index % len(COLOURS)]] * (end - start)
-                break
-    return colours
+def _coloured(text: str, entities: Sequence[Entity]) -> tuple[str, list[Colour | None]]:
+    """The text in letters that the font has, with the colour of each: that of its phrase."""
+    colours: list[Colour | None] = []
+    for words, entity in pieces_of(text, entities):
+        colours += [COLOURS[colour_number(entity)] if entity else None] * len(words)
+    letters = placed_letters(text)
+    return "".join(letter for letter, _ in letters), [colours[place] for _, place in letters]
 
 
 def _font(width: int, step: int) -> Font:

@@ -26,7 +26,17 @@ def font_of(size: int) -> Font:
 
 def legible(text: str) -> str:
     """The text in letters that the font has, spaces folded: accents fall away, others become an empty square."""
-    return " ".join("".join(map(_letter, text.translate(_SPELLED))).split())
+    return "".join(letter for letter, _ in placed_letters(text))
+
+
+def placed_letters(text: str) -> list[tuple[str, int]]:
+    """The letters of the legible text, each with its place in the text itself."""
+    kept: list[tuple[str, int]] = []
+    for place, character in enumerate(text):
+        for letter in "".join(map(_letter, character.translate(_SPELLED))):
+            if letter != " " or (kept and kept[-1][0] != " "):
+                kept.append((letter, place))
+    return kept[:-1] if kept and kept[-1][0] == " " else kept
 
 
 def shortened(text: str, font: Font, width: float) -> str:
@@ -49,13 +59,6 @@ def wrapped(text: str, longest: int, fits: Callable[[int, int], bool]) -> Iterat
         end = piece.end()
     if end > start:
         yield range(start, end)
-
-
-def find_phrase(text: str, phrase: str) -> Iterator[tuple[int, int]]:
-    """Each place where the text has the phrase in whole words."""
-    if phrase:
-        for match in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text):
-            yield match.span()
 
 
 @cache

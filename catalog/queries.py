@@ -1,6 +1,8 @@
 """Questions to the public views."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog.reader import Answer, Reader
@@ -39,17 +41,42 @@ def recipes_of(reader: Reader, job: str) -> "list[Recipe]":
 
 def roots_of(reader: Reader, job: str) -> Roots | None:
     """The folders whose local files a job may read; None: any."""
-    return _roots(reader.select("SELECT roots FROM jobs WHERE name = :job", {"job": job}))
+    return _roots([row[0] for row in reader.select("SELECT roots FROM jobs WHERE name = :job", {"job": job}).rows])
 
 
-def roots_of_image(reader: Reader, image_id: int) -> Roots | None:
-    """The folders in which an image may be read, being those of all jobs that have it; None: any."""
-    query = "SELECT DISTINCT j.roots FROM outcomes o JOIN jobs j ON j.id = o.job_id WHERE o.image_id = :image"
-    return _roots(reader.select(query, {"image": image_id}))
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image is read from, and below which roots it must lie (None: any).
+
+    sha256, width and height are those of its bytes, None where they could not be read.
+    """
+
+    uri: str
+    sha256: str | None
+    width: int | None
+    height: int | None
+    roots: Roots | None
+
+    @property
+    def pixels(self) -> int:
+        """How many; 0 where that is unknown."""
+        return (self.width or 0) * (self.height or 0)
 
 
-def _roots(told: Answer) -> Roots | None:
-    lists = [roots for (roots,) in told.rows]
+def places_of(reader: Reader, image_ids: Sequence[int]) -> dict[int, Place]:
+    """The places of images by their ids, each below the roots of all jobs that have it; of one that none has, none."""
+    query = f"""
+        SELECT DISTINCT i.id, i.uri, c.sha256, c.width, c.height, j.roots FROM images i
+        JOIN outcomes o ON o.image_id = i.id JOIN jobs j ON j.id = o.job_id
+        LEFT JOIN contents c ON c.id = i.content_id WHERE i.id {reader.in_list("images")}"""
+    lists: dict[tuple[int, str, str | None, int | None, int | None], list[Any]] = {}
+    for image, uri, sha256, width, height, roots in reader.select(query, {"images": list(image_ids)}).rows:
+        lists.setdefault((image, uri, sha256, width, height), []).append(roots)
+    return {about[0]: Place(*about[1:], _roots(some)) for about, some in lists.items()}
+
+
+def _roots(lists: Sequence[Any]) -> Roots | None:
+    """The folders of all these lists, which are JSON; None where one is none, as that holds any."""
     return None if None in lists else Roots(sorted({folder for one in lists for folder in json.loads(one)}))
 
 

@@ -16,7 +16,7 @@ from schemas.version import HEAD
 TIMEOUT_S, MOST_ROWS, MOST_BYTES = 60.0, 100_000, 256 * 2**20
 """What an answer may take, unless told: seconds, rows, and bytes of text, which all stand in memory at once."""
 
-_SQLITE = re.compile(r"sqlite(\+pysqlite)?:///(?P<path>[^?]+)")
+_SQLITE = re.compile(r"sqlite(\+pysqlite)?:///(?P<path>[^?]+)(\?.*)?")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """`export`: what a job has annotated, as files for other tools."""
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from catalog.search import Search
 from kosmograph.control import open_database
 from kosmograph.find import index_new_captions
 from kosmograph.output import say, say_json, warn
+from kosmograph.pictures import Originals
 from schemas.errors import ImageFailure, SetupError, TransientFailure, UsageError
 from schemas.roots import Roots
 from schemas.settings import Settings, load_settings
@@ -78,14 +78,14 @@ class Pictures:
     def __init__(self, settings: Settings, roots: Roots | None) -> None:
         self._settings = settings
         self._roots = roots
-        self._own = threading.local()
+        self._originals = Originals(settings)
         self._failed = 0
 
     def fetch(self, uri: str) -> bytes:
         """The bytes. Raises ImageFailure, and SetupError where so many fail in a row that it is not the pictures."""
         for tried in range(1, TRIES + 1):
             try:
-                data: bytes = self._fetcher().fetch(uri).data
+                data = self._originals.fetch(uri, self._roots)
             except ImageFailure as failure:
                 if isinstance(failure, TransientFailure) and tried < TRIES:
                     time.sleep(PAUSE_S * tried)
@@ -99,16 +99,6 @@ class Pictures:
             self._failed = 0
             return data
         raise AssertionError("unreachable")
-
-    def _fetcher(self) -> Any:
-        if not hasattr(self._own, "fetcher"):
-            from schemas.storage import StorageOptions
-            from worker.fetch import Fetcher
-            from worker.images import Limits
-
-            limits = Limits.from_settings(self._settings)
-            self._own.fetcher = Fetcher(limits, StorageOptions.of(self._settings), self._roots)
-        return self._own.fetcher
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from catalog.queries import captions_are_indexed, roots_of_image
+from catalog.queries import captions_are_indexed, places_of
 from catalog.reader import Reader
 from catalog.records import Record, records_of
 from catalog.search import Match, Search, find_page, matches_of
@@ -36,7 +36,7 @@ def find(
         page = find_page(reader, search, limit=limit, after=after)
         records = records_of(reader, page.hits, search.job)
         matches = matches_of(reader, search, {record.annotation_id for record in records}) if records else set()
-        roots = {record.image_id: roots_of_image(reader, record.image_id) for record in records} if sheet else {}
+        places = places_of(reader, [record.image_id for record in records]) if sheet else {}
     if as_json:
         say_json({"found": [_document(record, matches) for record in records], "after": page.cursor or None})
     else:
@@ -44,7 +44,7 @@ def find(
     if sheet and records:
         from kosmograph.pictures import save_sheet
 
-        save_sheet(records, matches, roots, sheet, load_settings(db=db, allow_http=allow_http))
+        save_sheet(records, matches, places, sheet, load_settings(db=db, allow_http=allow_http))
         if not as_json:
             say(f"saved {sheet}")
     return 0

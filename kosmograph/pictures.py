@@ -1,108 +1,115 @@
-"""Pictures with boxes, for `show`, `try` and `find`: the image as it is stored, drawn over by the catalog."""
+"""Pictures as they were annotated, with their boxes drawn on them: for `show`, `try`, `find`, `report` and the rest."""
 
+import hashlib
+import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from catalog.records import Record
+from catalog.queries import Place
+from catalog.records import Entity, Record
 from catalog.search import Match
-from schemas.errors import ImageFailure, SetupError
+from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError
 from schemas.roots import Roots
 from schemas.settings import Settings
 
-if TYPE_CHECKING:
-    from catalog.drawing import DrawnPhrase
+
+class Originals:
+    """Reads pictures where they lie, within the worker's limits. Many threads may ask."""
+
+    def __init__(self, settings: Settings) -> None:
+        from schemas.storage import StorageOptions
+        from worker.images import Limits
+
+        self._limits, self._storage = Limits.from_settings(settings), StorageOptions.of(settings)
+        self._own = threading.local()  # a fetcher reads one URI after the other, and keeps its connections
+
+    def fetch(self, uri: str, roots: Roots | None) -> bytes:
+        """What lies at a URI now; a local file only below the roots (None: any). Raises ImageFailure."""
+        if not hasattr(self._own, "fetcher"):
+            from worker.fetch import Fetcher
+
+            self._own.fetcher = Fetcher(self._limits, self._storage)
+        self._own.fetcher.roots = roots
+        data: bytes = self._own.fetcher.fetch(uri).data
+        return data
+
+    def read(self, place: Place) -> bytes:
+        """The bytes that were annotated: a loader process, which may die of others, has decoded them before.
+
+        Raises ImageFailure, also where others lie there by now, as the boxes would lie on something else.
+        """
+        data = self.fetch(place.uri, place.roots)
+        if hashlib.sha256(data).hexdigest() != place.sha256:
+            raise PermanentFailure(
+                Code.NOT_FOUND, "it has changed since it was annotated; the same annotate command takes it in again"
+            )
+        return data
+
+    def decode(self, data: bytes, side: int | None = None) -> Any:
+        """The upright picture as Pillow's image; where a side is given, it may be halved down to that.
+
+        Raises ImageFailure.
+        """
+        from worker.images import upright
+
+        return upright(data, self._limits, side=side)
+
+    def picture(self, place: Place) -> Any:
+        """The upright picture that was annotated, as Pillow's image. Raises ImageFailure."""
+        return self.decode(self.read(place))
 
 
-@dataclass(frozen=True)
-class DrawnBox:
-    """A box of an entity of the caption, as fractions of the upright image."""
-
-    entity: int
-    phrase: str
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    score: float | None
-    phrase_score: float | None
-    valid: bool
-
-
-def picture_of(uri: str, settings: Settings, roots: Roots | None) -> Any:
-    """The upright picture behind a URI, as Pillow's image; a local file only below the roots (None: any).
-
-    Raises ImageFailure.
-    """
-    from schemas.storage import StorageOptions
-    from worker.fetch import Fetcher
-    from worker.images import Limits, upright
-
-    limits = Limits.from_settings(settings)
-    fetcher = Fetcher(limits, StorageOptions.of(settings), roots)
-    return upright(fetcher.fetch(uri).data, limits)
-
-
-def save_picture(picture: Any, caption: str, boxes: Sequence[DrawnBox], path: Path, note: str = "") -> None:
+def save_picture(picture: Any, caption: str, entities: Sequence[Entity], model: str, path: Path) -> None:
     """Draw boxes and phrases on a picture, and write it in the format that the name's extension says."""
-    from catalog.drawing import draw
+    from catalog.drawing import draw, note_of
 
-    _save(draw(picture, caption, _phrases(boxes), note), path)
+    _save(draw(picture, caption, entities, note_of(model)), path)
 
 
 def save_sheet(
     records: Sequence[Record],
     matches: Collection[Match],
-    roots: Mapping[int, Roots | None],
+    places: Mapping[int, Place],
     path: Path,
     settings: Settings,
 ) -> None:
     """Draw the pictures of some records on one sheet, each with the boxes it was found for, or else with all of them.
 
-    `roots` has the folders of each image, by its id. A picture that cannot be read leaves its place to the reason.
+    `places` has each image, by its id. A picture that cannot be read leaves its place to the reason.
     """
     from PIL import Image
     from rich.console import Console
     from rich.progress import track
 
-    from catalog.drawing import draw
+    from catalog.drawing import draw, note_of
     from catalog.sheet import TILE, sheet_of
 
-    tiles = []
+    tiles, originals = [], Originals(settings)
     console = Console(stderr=True)
     for record in track(records, "drawing", console=console, transient=True, disable=not console.is_terminal):
-        boxes = _boxes(record, matches)
+        entities = _found(record, matches)
         try:
-            picture, note = picture_of(record.uri, settings, roots[record.image_id]), note_of(record.model)
+            picture, note = originals.picture(places[record.image_id]), note_of(record.model)
         except ImageFailure as failure:
-            picture, boxes, note = Image.new("RGB", TILE, (60, 60, 64)), [], failure.message
-        tiles.append(draw(picture, record.caption, _phrases(boxes), note, long_side=(TILE[0], TILE[0])))
+            picture, entities, note = Image.new("RGB", TILE, (60, 60, 64)), [], failure.message
+        tiles.append(draw(picture, record.caption, entities, note, long_side=(TILE[0], TILE[0])))
     _save(sheet_of(tiles), path)
 
 
-def _boxes(record: Record, matches: Collection[Match]) -> list[DrawnBox]:
-    """The boxes that a record was found for; all of them where it was found by its words."""
-    every = [
-        (Match(record.annotation_id, entity.ordinal, number), entity, box)
+def _found(record: Record, matches: Collection[Match]) -> Sequence[Entity]:
+    """The entities with the boxes that a record was found for; with all of them where it was found by its words."""
+    marked = [
+        entity._replace(
+            boxes=[
+                box
+                for number, box in enumerate(entity.boxes)
+                if Match(record.annotation_id, entity.ordinal, number) in matches
+            ]
+        )
         for entity in record.entities
-        for number, box in enumerate(entity.boxes)
     ]
-    some = [one for one in every if one[0] in matches] or every
-    return [DrawnBox(e.ordinal, e.phrase, b.x1, b.y1, b.x2, b.y2, b.score, e.score, b.valid) for _, e, b in some]
-
-
-def _phrases(boxes: Sequence[DrawnBox]) -> "list[DrawnPhrase]":
-    from catalog.drawing import DrawnPhrase
-
-    phrases = []
-    for _, group in groupby(boxes, key=lambda box: box.entity):
-        some = list(group)
-        corners = [(box.x1, box.y1, box.x2, box.y2) for box in some]
-        scores = [box.score for box in some]
-        phrases.append(DrawnPhrase(some[0].phrase, corners, scores, valid=all(box.valid for box in some)))
-    return phrases
+    return marked if any(entity.boxes for entity in marked) else record.entities
 
 
 def _save(picture: Any, path: Path) -> None:
@@ -110,8 +117,3 @@ def _save(picture: Any, path: Path) -> None:
         picture.save(path)
     except (OSError, ValueError) as error:
         raise SetupError(f"the picture cannot be written to {path}: {error}") from None
-
-
-def note_of(model: str) -> str:
-    """What a picture says of the model: the demo model is named as such wherever its output shows."""
-    return "demo model" if model == "demo" else ""

@@ -6,12 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalog.queries import roots_of
+from catalog.queries import Place, places_of
 from kosmograph.control import open_database
 from kosmograph.output import db_option, say, warn
-from kosmograph.pictures import picture_of
+from kosmograph.pictures import Originals
 from schemas.errors import SetupError, UsageError
-from schemas.roots import Roots
 from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ def write_report(job: str, out: Path, *, pictures: int, allow_http: bool | None,
         raise SetupError(f"a report needs {error.name}: pip install 'kosmograph[gallery]'") from None
     _require_place(out)
     settings = load_settings(db=db, allow_http=allow_http)
-    figures, records, roots = _count(job, pictures, db)
-    shown = _draw(records, roots, settings)
+    figures, records, places = _count(job, pictures, db)
+    shown = _draw(records, places, settings)
     _write(out, page_of(figures, shown, time.time(), db_option(settings)))
     say(f"saved {out}: {figures.job.images:,} images, {len(shown)} of them shown, {out.stat().st_size / 1e6:.1f} MB")
     if unread := [one for one in shown if one.trouble]:
@@ -38,7 +37,7 @@ def write_report(job: str, out: Path, *, pictures: int, allow_http: bool | None,
     return 0
 
 
-def _count(job: str, pictures: int, db: str | None) -> "tuple[Figures, list[Record], Roots | None]":
+def _count(job: str, pictures: int, db: str | None) -> "tuple[Figures, list[Record], dict[int, Place]]":
     """All that comes from the database, before anything is drawn: it does not wait for slow pictures."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -54,18 +53,19 @@ def _count(job: str, pictures: int, db: str | None) -> "tuple[Figures, list[Reco
     ):
         task = progress.add_task("", total=STEPS + 1, completed=-1)
         figures = figures_of(reader, job, lambda what: progress.update(task, description=what, advance=1))
-        return figures, sample_of(reader, job, pictures), roots_of(reader, job)
+        records = sample_of(reader, job, pictures)
+        return figures, records, places_of(reader, [record.image_id for record in records])
 
 
-def _draw(records: "list[Record]", roots: Roots | None, settings: Settings) -> "list[Shown]":
+def _draw(records: "list[Record]", places: dict[int, Place], settings: Settings) -> "list[Shown]":
     from rich.console import Console
     from rich.progress import track
 
     from catalog.report.sample import bytes_for_each, shown
 
-    most, console = bytes_for_each(len(records)), Console(stderr=True)
+    originals, most, console = Originals(settings), bytes_for_each(len(records)), Console(stderr=True)
     each = track(records, "drawing", console=console, transient=True, disable=not console.is_terminal)
-    return [shown(record, lambda uri: picture_of(uri, settings, roots), most) for record in each]
+    return [shown(record, lambda one: originals.picture(places[one.image_id]), most) for record in each]
 
 
 def _require_place(out: Path) -> None:

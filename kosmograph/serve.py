@@ -16,8 +16,8 @@ from catalog.reader import Reader
 from kosmograph.control import open_database
 from kosmograph.find import index_new_captions
 from kosmograph.output import db_option, say
+from kosmograph.pictures import Originals
 from schemas.errors import SetupError, UsageError
-from schemas.roots import Roots
 from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from catalog.gallery.app import Gallery
     from catalog.gallery.guard import Access
-    from catalog.gallery.pictures import Sources
 
 SHORTEST_TOKEN = 16
 ENDING_S = 2
@@ -83,12 +82,14 @@ def gallery_of(settings: Settings, access: "Access") -> "Gallery":
     """The gallery as an ASGI application, for those that have access."""
     from catalog.gallery.app import Gallery
     from catalog.gallery.cache import Cache
+    from catalog.gallery.pictures import Sources
 
+    originals = Originals(settings)
     cache = Cache(_cache_folder(settings), settings.gallery_cache_bytes)
     return Gallery(
         lambda: open_database(settings.db),
         Indexing(settings.db),
-        sources_of(settings),
+        Sources(originals.read, originals.decode),
         cache,
         access,
         db_option(settings),
@@ -110,26 +111,6 @@ class Indexing:
             return index_new_captions(reader, self._db, INDEXING_S)
         finally:
             self._one.release()
-
-
-def sources_of(settings: Settings) -> "Sources":
-    """Pictures by the worker's own reading, within its limits."""
-    from catalog.gallery.pictures import Sources
-    from schemas.storage import StorageOptions
-    from worker.fetch import Fetcher
-    from worker.images import Limits, upright
-
-    limits, storage = Limits.from_settings(settings), StorageOptions.of(settings)
-    own = threading.local()  # a fetcher reads one URI after the other
-
-    def fetch(uri: str, roots: Roots | None) -> bytes:
-        if not hasattr(own, "fetcher"):
-            own.fetcher = Fetcher(limits, storage)
-        own.fetcher.roots = roots
-        data: bytes = own.fetcher.fetch(uri).data
-        return data
-
-    return Sources(fetch, lambda data, side: upright(data, limits, side=side))
 
 
 def access_to(listener: socket.socket, host: str, token: str) -> "Access":

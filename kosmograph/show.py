@@ -4,39 +4,42 @@ import os
 from pathlib import Path
 from typing import Any
 
-from catalog.queries import boxes_of, failures_of, image_of, roots_of_image
+from catalog.queries import boxes_of, failures_of, image_of, places_of
 from catalog.reader import Reader
+from catalog.records import records_of
+from catalog.search import Hit
 from kosmograph.control import open_database
 from kosmograph.output import say, say_json
-from kosmograph.pictures import DrawnBox, note_of, picture_of, save_picture
+from kosmograph.pictures import Originals, save_picture
 from schemas.errors import UsageError
-from schemas.settings import load_settings
+from schemas.settings import Settings, load_settings
 from schemas.uris import absolute_uri, masked, printable
-
-BOX = ("entity", "phrase", "x1", "y1", "x2", "y2", "score", "phrase_score", "valid")
 
 
 def show_image(
     image: str, *, job: str | None, save: Path | None, allow_http: bool | None, as_json: bool, db: str | None
 ) -> int:
     """Print what was found in an image, and draw it if wanted; the exit code."""
-    database = open_database(db)
     uri = image if "://" in image else absolute_uri(image, os.getcwd())
-    found = _found(database, image, uri, job)
-    if as_json:
-        say_json(found)
-    else:
-        for one in found:
-            _say(one)
-    if save:
-        newest = found[0]
-        boxes = [DrawnBox(*(box[name] for name in BOX)) for box in newest["boxes"]]
-        roots = roots_of_image(database, newest["image_id"])
-        picture = picture_of(newest["uri"], load_settings(db=db, allow_http=allow_http), roots)
-        save_picture(picture, newest["caption"], boxes, save, note_of(newest["model"]))
-        if not as_json:
-            say(f"saved {save}")
+    with open_database(db) as database:
+        found = _found(database, image, uri, job)
+        if as_json:
+            say_json(found)
+        else:
+            for one in found:
+                _say(one)
+        if save:
+            _draw(database, found[0], save, load_settings(db=db, allow_http=allow_http))
+    if save and not as_json:
+        say(f"saved {save}")
     return 0
+
+
+def _draw(database: Reader, one: dict[str, Any], path: Path, settings: Settings) -> None:
+    image = one["image_id"]
+    (record,) = records_of(database, [Hit(one["annotation_id"], image)], one["job"])
+    picture = Originals(settings).picture(places_of(database, [image])[image])
+    save_picture(picture, record.caption, record.entities, record.model, path)
 
 
 def _found(database: Reader, image: str, uri: str, job: str | None) -> list[dict[str, Any]]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catalog.records import Box, Entity
 from kosmograph.output import say, say_json
-from kosmograph.pictures import DrawnBox, note_of, picture_of, save_picture
+from kosmograph.pictures import Originals, save_picture
 from kosmograph.requests import Request, recipes_for
 from schemas.errors import ImageFailure, UsageError
-from schemas.grounding import Grounding, parse
+from schemas.grounding import Grounding, parse, phrase_norm
+from schemas.heads import head_of
 from schemas.results import EntityScores
 from schemas.settings import Settings
 from schemas.uris import absolute_uri, printable
@@ -28,12 +30,24 @@ class Answer:
     grounding: Grounding
     scores: Sequence[EntityScores]
 
+    @property
+    def entities(self) -> list[Entity]:
+        """The phrases and their boxes, as the catalog would have them."""
+        entities = []
+        for number, (one, scores) in enumerate(zip(self.grounding.entities, self.scores, strict=True)):
+            pairs = zip(one.boxes, scores.boxes, strict=True)
+            boxes = [Box(box.x1, box.y1, box.x2, box.y2, box.area, score, box.valid) for box, score in pairs]
+            norm = phrase_norm(one.phrase)
+            about = (one.phrase, norm, head_of(norm), one.start, one.end)
+            entities.append(Entity(number, *about, scores.phrase, boxes))
+        return entities
+
 
 def try_images(request: Request, settings: Settings, *, save: Path | None, raw: bool, as_json: bool) -> int:
     """Print (or save) the answers; the exit code: 3 when a picture could not be read."""
     if save and len(request.sources) * len(request.prompts.all()) > 1 and not save.suffix:
         raise UsageError("--save needs a file name with an extension, as in --save out.png")
-    answers, failures = [], 0
+    answers, failures, originals = [], 0, Originals(settings)
     for number, answer in enumerate(_answers(request, settings)):
         if isinstance(answer, ImageFailure):
             failures += 1
@@ -44,13 +58,8 @@ def try_images(request: Request, settings: Settings, *, save: Path | None, raw: 
             _say_answer(answer, raw)
         if save:
             path = save if number == 0 else save.with_stem(f"{save.stem}-{number + 1}")
-            save_picture(
-                picture_of(answer.uri, settings, None),
-                answer.grounding.caption,
-                _drawn(answer),
-                path,
-                note_of(settings.model),
-            )
+            picture = originals.decode(originals.fetch(answer.uri, None))
+            save_picture(picture, answer.grounding.caption, answer.entities, settings.model, path)
             if not as_json:
                 say(f"  saved {path}")
     if as_json:
@@ -90,18 +99,14 @@ def _say_answer(answer: Answer, raw: bool) -> None:
         say(f"  {printable(answer.raw_text)}")
         return
     say(f"  {printable(answer.grounding.caption)}")
-    for box in _drawn(answer):
+    for entity, box in _boxes(answer):
         corners = ", ".join(f"{value:.3f}" for value in (box.x1, box.y1, box.x2, box.y2))
         certainty = "" if box.score is None else f"  score {box.score:.2f}"
-        say(f"    {printable(box.phrase) or '(no phrase)'}: ({corners}){certainty}")
+        say(f"    {printable(entity.phrase) or '(no phrase)'}: ({corners}){certainty}")
 
 
-def _drawn(answer: Answer) -> list[DrawnBox]:
-    return [
-        DrawnBox(number, entity.phrase, box.x1, box.y1, box.x2, box.y2, score, scores.phrase, box.valid)
-        for number, (entity, scores) in enumerate(zip(answer.grounding.entities, answer.scores, strict=True))
-        for box, score in zip(entity.boxes, scores.boxes, strict=True)
-    ]
+def _boxes(answer: Answer) -> Iterator[tuple[Entity, Box]]:
+    return ((entity, box) for entity in answer.entities for box in entity.boxes)
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
@@ -113,12 +118,12 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         "raw_text": answer.raw_text,
         "groundings": [
             {
-                "phrase": box.phrase,
+                "phrase": entity.phrase,
                 "box": [box.x1, box.y1, box.x2, box.y2],
                 "score": box.score,
-                "phrase_score": box.phrase_score,
+                "phrase_score": entity.score,
                 "valid": box.valid,
             }
-            for box in _drawn(answer)
+            for entity, box in _boxes(answer)
         ],
     }

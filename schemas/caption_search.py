@@ -6,11 +6,16 @@ when a job ends and now and then while it runs: beside each chunk it would take 
 transaction that all others wait for.
 """
 
+import string
+
 from sqlalchemy import text
 
 from schemas.database import Database
 
 TABLE = "caption_search"
+_SIGNS, _SPACES = string.punctuation.replace("'", "''"), " " * len(string.punctuation)
+_PLAIN = f"translate(caption, '{_SIGNS}', '{_SPACES}')"
+"""PostgreSQL takes words with a hyphen, a slash or a dot between them for one, and does not find them side by side."""
 CREATE = {
     "sqlite": [
         f"""CREATE VIRTUAL TABLE {TABLE}
@@ -19,7 +24,7 @@ CREATE = {
     ],
     "postgresql": [
         f"""ALTER TABLE annotations
-            ADD COLUMN {TABLE} tsvector GENERATED ALWAYS AS (to_tsvector('english', caption)) STORED""",
+            ADD COLUMN {TABLE} tsvector GENERATED ALWAYS AS (to_tsvector('english', {_PLAIN})) STORED""",
         f"CREATE INDEX ix_{TABLE} ON annotations USING gin ({TABLE})",
     ],
 }

@@ -20,7 +20,8 @@ from catalog.gallery.shown import Shown, name_of, shown
 from catalog.queries import progress_of, recipes_of
 from catalog.reader import Interrupted, Reader
 from catalog.records import Record, records_of
-from catalog.search import PLACES, Hit, Search, cursor_of, find_page, matches_of
+from catalog.search import Hit, Search, cursor_of, find_page, matches_of
+from catalog.statement import PLACES
 from schemas.errors import DatabaseAway, UsageError
 from schemas.relations import RELATIONS
 from schemas.uris import masked, printable

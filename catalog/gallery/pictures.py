@@ -4,7 +4,6 @@ Only bytes are decoded here whose hash is that of a content: a loader process, w
 before. What has changed since it was annotated is not shown, as its boxes would lie on something else.
 """
 
-import hashlib
 import os
 import textwrap
 import threading
@@ -19,12 +18,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.gallery.cache import Cache
-from catalog.gallery.questions import Place, id_in, place_of
+from catalog.gallery.questions import id_in, place_of
 from catalog.gallery.readers import Readers
 from catalog.gallery.threads import Threads
+from catalog.queries import Place
 from catalog.reader import Interrupted
 from schemas.errors import Code, DatabaseAway, ImageFailure, PermanentFailure
-from schemas.roots import Roots
 from schemas.uris import path_of, printable, scheme_of
 
 THUMBNAIL, PAGE = 320, 1600
@@ -42,12 +41,12 @@ FRESH_S = 86_400
 
 @dataclass(frozen=True)
 class Sources:
-    """How pictures are reached: bytes of a URI that lies below some roots, and what they show, upright.
+    """How pictures are reached: the bytes at a place, if they still are those that were annotated, and what they show.
 
     `decode(data, side)` may halve what is larger while both sides stay at least `side`. Both raise ImageFailure.
     """
 
-    fetch: Callable[[str, Roots | None], bytes]
+    read: Callable[[Place], bytes]
     decode: Callable[[bytes, int], Image.Image]
 
 
@@ -105,11 +104,7 @@ class Pictures:
 
     def _made(self, place: Place, key: str, side: int) -> bytes:
         """The picture as JPEG, its long side at most `side`."""
-        data = self._sources.fetch(place.uri, place.roots)
-        if hashlib.sha256(data).hexdigest() != place.sha256:
-            raise PermanentFailure(
-                Code.NOT_FOUND, "it has changed since it was annotated; the same annotate command takes it in again"
-            )
+        data = self._sources.read(place)
         with self._one_large if place.pixels > LARGE else nullcontext():
             image = self._sources.decode(data, side)
             image.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.gallery.progress import PENDING_STATES
-from catalog.queries import progress_of, require_job, roots_of_image
+from catalog.queries import Place, places_of, progress_of, require_job
 from catalog.reader import Reader
-from schemas.roots import Roots
 
 FAILURES_AT_ONCE = 100
 LEAST_KEPT_S, MOST_KEPT_S = 10.0, 60.0
@@ -21,28 +20,9 @@ def id_in(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image is read from, what must come of it, and below which roots it must lie (None: any)."""
-
-    uri: str
-    sha256: str | None
-    pixels: int
-    roots: Roots | None
-
-
 def place_of(reader: Reader, image_id: int) -> Place | None:
     """The place of an image that some job has; None where none has it."""
-    found = reader.select(
-        """SELECT i.uri, c.sha256, COALESCE(CAST(c.width AS bigint) * c.height, 0)
-        FROM images i LEFT JOIN contents c ON c.id = i.content_id
-        WHERE i.id = :image AND EXISTS (SELECT 1 FROM outcomes o WHERE o.image_id = i.id)""",
-        {"image": image_id},
-    ).rows
-    if not found:
-        return None
-    ((uri, sha256, pixels),) = found
-    return Place(uri, sha256, pixels, roots_of_image(reader, image_id))
+    return places_of(reader, [image_id]).get(image_id)
 
 
 @dataclass(frozen=True, slots=True)

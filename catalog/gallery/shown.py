@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlencode
 
-from catalog.drawing import COLOURS
+from catalog.drawing import colour_number, pieces_of
 from catalog.lettering import font_of, legible
 from catalog.records import Box, Entity, Record
 from catalog.search import Match
@@ -104,10 +104,8 @@ class Shown:
     def rows(self) -> Sequence[Row]:
         """The phrases, for the list beside the picture."""
         return [
-            Row(
-                entity.ordinal, _colour(entity), printable(entity.phrase) or "(no phrase)", _query(entity), entity.boxes
-            )
-            for entity in self.record.entities
+            Row(e.ordinal, colour_number(e), printable(e.phrase) or "(no phrase)", _query(e), e.boxes)
+            for e in self.record.entities
         ]
 
 
@@ -134,17 +132,9 @@ def name_of(uri: str) -> str:
 
 
 def _pieces(record: Record) -> Iterator[Piece]:
-    caption, at = record.caption, 0
-    for entity in sorted(record.entities, key=lambda entity: entity.start):
-        if not at <= entity.start < entity.end <= len(caption):
-            continue  # one without words, or whose words are another's
-        if entity.start > at:
-            yield Piece(printable(caption[at : entity.start]))
-        words = printable(caption[entity.start : entity.end])
-        yield Piece(words, entity.ordinal, _colour(entity), _query(entity))
-        at = entity.end
-    if at < len(caption):
-        yield Piece(printable(caption[at:]))
+    for words, entity in pieces_of(record.caption, record.entities):
+        of_phrase = (entity.ordinal, colour_number(entity), _query(entity)) if entity else ()
+        yield Piece(printable(words), *of_phrase)
 
 
 def _boxes(record: Record, frame: Frame, matches: Collection[Match]) -> Iterator[ShownBox]:
@@ -154,7 +144,7 @@ def _boxes(record: Record, frame: Frame, matches: Collection[Match]) -> Iterator
             found = Match(record.annotation_id, entity.ordinal, number) in matches
             corners = (x1, y1, round(x2 - x1, 2), round(y2 - y1, 2))
             label, about = _label(entity, box), _about(entity, box)
-            yield ShownBox(entity.ordinal, _colour(entity), *corners, label, about, box.valid, found)
+            yield ShownBox(entity.ordinal, colour_number(entity), *corners, label, about, box.valid, found)
 
 
 def _side(one: float, other: float, length: float) -> tuple[float, float]:
@@ -194,10 +184,6 @@ def _labels(boxes: Sequence[ShownBox], frame: Frame) -> Iterator[Label]:
 def _meet(spot: tuple[float, float], width: float, other: tuple[float, float, float, float]) -> bool:
     x, y = spot
     return x < other[2] and other[0] < x + width and y < other[3] and other[1] < y + LABEL_HEIGHT
-
-
-def _colour(entity: Entity) -> int:
-    return entity.ordinal % len(COLOURS)
 
 
 def _query(entity: Entity) -> str:

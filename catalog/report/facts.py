@@ -29,7 +29,7 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class FailureFacts:
-    """The failures of one code, with some examples as URI and message."""
+    """How many outcomes of a code there are, with some of their images as URI and message."""
 
     code: str
     count: int

@@ -1,4 +1,4 @@
-"""Some images of a job, evenly spread over it, and their pictures as a page holds them."""
+"""Some images from all over a job, and their pictures as a page holds them."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from catalog.drawing import COLOURS, DrawnPhrase, draw
+from catalog.drawing import colour_number, draw, note_of, pieces_of
 from catalog.reader import Reader
 from catalog.records import Record, records_of
 from catalog.search import Hit
@@ -20,8 +20,8 @@ LONG_SIDES = (640, 480, 320, 200)
 QUALITIES = (82, 70, 55, 40, 25)
 MOST_PICTURES = 100
 
-ReadPicture = Callable[[str], Image.Image]
-"""The upright picture behind a URI. Raises ImageFailure."""
+ReadPicture = Callable[[Record], Image.Image]
+"""The upright picture of a record. Raises ImageFailure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Shown:
 
 
 def sample_of(reader: Reader, job: str, number: int) -> list[Record]:
-    """So many annotated images of a job, in the order of their ids; where it has several prompts, of each in turn."""
+    """So many annotated images from all over a job, in the order of their ids; of several prompts, of each in turn."""
     ((job_id,),) = reader.select("SELECT id FROM jobs WHERE name = :job", {"job": job}).rows
     annotated = "o.job_id = :job AND o.annotation_id IS NOT NULL AND NOT o.superseded"
     values = {"job": job_id}
@@ -54,29 +54,38 @@ def sample_of(reader: Reader, job: str, number: int) -> list[Record]:
     query = f"""
         SELECT o.annotation_id, o.image_id FROM outcomes o
         WHERE {annotated} AND o.image_id = (
-            SELECT MIN(o.image_id) FROM outcomes o WHERE {annotated} AND o.image_id >= :least)
+            SELECT MIN(o.image_id) FROM outcomes o WHERE {annotated} AND o.image_id > :after)
         ORDER BY o.recipe_id, o.input"""
-    hits: list[Hit] = []
-    for place in range(number):
-        spread = first + place * (last + 1 - first) // number
-        least = max(spread, hits[-1].image_id + 1) if hits else spread
-        rows = reader.select(query, values | {"least": least}).rows
+    hits: dict[int, Hit] = {}
+
+    def take_next(after: int) -> int | None:
+        rows = reader.select(query, values | {"after": after}).rows
         if not rows:
-            break
-        hits.append(Hit(*rows[place % len(rows)]))
-    return records_of(reader, hits, job)
+            return None
+        hit = Hit(*rows[len(hits) % len(rows)])
+        hits.setdefault(hit.image_id, hit)
+        return hit.image_id
+
+    taken: int | None = first - 1
+    for place in range(number):
+        if taken is not None:
+            taken = take_next(max(taken, first - 1 + place * (last + 1 - first) // number))
+    taken = first - 1  # where ids have gaps there are too few by now
+    while taken is not None and len(hits) < number:
+        taken = take_next(taken)
+    return records_of(reader, [hits[image] for image in sorted(hits)], job)
 
 
 def shown(record: Record, read: ReadPicture, most_bytes: int) -> Shown:
     """The image drawn with its boxes, in at most so many bytes as far as small pictures can be so small."""
-    parts = caption_parts(record)
+    boxed = [entity for entity in record.entities if entity.boxes]
+    parts = [(text, colour_number(one) if one else None) for text, one in pieces_of(record.caption, boxed)]
     try:
-        picture = read(record.uri)
+        picture = read(record)
     except ImageFailure as failure:
         return Shown(record, parts, trouble=f"{failure.code}: {failure.message}")
-    note = "demo model" if record.model == "demo" else ""
     for long_side in LONG_SIDES:
-        drawn = draw(picture, "", drawn_phrases(record), note, long_side=(min(long_side, 320), long_side))
+        drawn = draw(picture, "", record.entities, note_of(record.model), long_side=(min(long_side, 320), long_side))
         for quality in QUALITIES:
             buffer = BytesIO()
             drawn.save(buffer, "JPEG", quality=quality, optimize=True)
@@ -88,34 +97,6 @@ def shown(record: Record, read: ReadPicture, most_bytes: int) -> Shown:
 def bytes_for_each(pictures: int) -> int:
     """How much of the page each of so many pictures may take."""
     return min(MOST_BYTES, PAGE_BYTES // max(pictures, 1))
-
-
-def drawn_phrases(record: Record) -> list[DrawnPhrase]:
-    """The phrases of a record that have boxes, as they are drawn: their places are those of their colours."""
-    return [
-        DrawnPhrase(
-            entity.phrase,
-            [(box.x1, box.y1, box.x2, box.y2) for box in entity.boxes],
-            [box.score for box in entity.boxes],
-            valid=all(box.valid for box in entity.boxes),
-        )
-        for entity in record.entities
-        if entity.boxes
-    ]
-
-
-def caption_parts(record: Record) -> list[tuple[str, int | None]]:
-    """The caption in parts, each with the number of the colour that its phrase's boxes have, or with none."""
-    parts: list[tuple[str, int | None]] = []
-    at = 0
-    boxed = [entity for entity in record.entities if entity.boxes]
-    coloured = sorted((entity.start, entity.end, place % len(COLOURS)) for place, entity in enumerate(boxed))
-    for start, end, colour in coloured:
-        if start < at or end <= start:
-            continue  # within another phrase
-        parts += [(record.caption[at:start], None), (record.caption[start:end], colour)]
-        at = end
-    return [(text, colour) for text, colour in [*parts, (record.caption[at:], None)] if text]
 
 
 def _shown(record: Record, parts: Sequence[tuple[str, int | None]], jpeg: BytesIO, drawn: Image.Image) -> Shown:

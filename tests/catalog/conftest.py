@@ -40,6 +40,7 @@ class Picture:
     code: Code | None = None
     content: str = field(default="")
     data: bytes = b""
+    version: str = "v"
 
     @property
     def words(self) -> str:
@@ -66,7 +67,7 @@ def shelve(database: Database) -> Shelve:
             Recipe(task=one, prompt=f"<grounding>{one}", model=model, revision="r", dtype="float32") for one in tasks
         ]
         job = jobs.open_job(database, name, recipes, listing="{}")
-        items = [Item(picture.uri, "v") for picture in pictures]
+        items = [Item(picture.uri, picture.version) for picture in pictures]
         listing.register(database, job, items, cursor=None, chunk_size=len(items))
         listing.finish_listing(database, job)
         for departure in dispatch.take_pending(database, job.queue, "here", 1, job.id):
@@ -84,9 +85,11 @@ def shelve(database: Database) -> Shelve:
 
 def settle(item: Item, picture: Picture, recipe_ids: Iterable[int]) -> Settled:
     if picture.code:
-        return Settled(item, "v", None, dict.fromkeys(recipe_ids, Failure(picture.code, f"{picture.code} it is")))
+        return Settled(
+            item, picture.version, None, dict.fromkeys(recipe_ids, Failure(picture.code, f"{picture.code} it is"))
+        )
     content = Content(picture.sha256, *picture.size, "JPEG", 99)
-    return Settled(item, "v", content, dict.fromkeys(recipe_ids, annotation_of(picture)))
+    return Settled(item, picture.version, content, dict.fromkeys(recipe_ids, annotation_of(picture)))
 
 
 def annotation_of(picture: Picture) -> Annotation:

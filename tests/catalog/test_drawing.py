@@ -8,28 +8,46 @@ import pytest
 import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageChops
 
 from catalog import gallery
-from catalog.drawing import COLOURS, DARK, LIGHT, DrawnPhrase, draw, ink_on
+from catalog.drawing import COLOURS, DARK, LIGHT, draw, ink_on, pieces_of, remark_of
 from catalog.lettering import font_of, legible, shortened, wrapped
+from catalog.records import Box, Entity
 
 Colour = tuple[int, int, int]
+Corners = tuple[float, float, float, float]
 NAMES = ["red", "green", "blue", "white", "black", "grey", "pink", "brown"]
+
+
+def a_box(corners: Corners, score: float | None = None, valid: bool = True) -> Box:
+    return Box(*corners, 0.0, score, valid)
+
+
+def an_entity(phrase: str, *boxes: Box, ordinal: int = 0, start: int = 0) -> Entity:
+    return Entity(ordinal, phrase, phrase, phrase, start, start + len(phrase), None, boxes)
+
+
+EIGHT_CAPTION = "An image of " + ", ".join(f"a {name} thing" for name in NAMES) + "."
 EIGHT = [
-    DrawnPhrase(f"a {name} thing", [(x, y, x + 0.15, y + 0.35)])
-    for name, (x, y) in zip(NAMES, [(x, y) for y in (0.1, 0.6) for x in (0.05, 0.3, 0.55, 0.8)], strict=True)
+    an_entity(phrase, a_box((x, y, x + 0.15, y + 0.35)), ordinal=number, start=EIGHT_CAPTION.index(phrase))
+    for number, (phrase, (x, y)) in enumerate(
+        zip(
+            [f"a {name} thing" for name in NAMES],
+            [(x, y) for y in (0.1, 0.6) for x in (0.05, 0.3, 0.55, 0.8)],
+            strict=True,
+        )
+    )
 ]
-EIGHT_CAPTION = "An image of " + ", ".join(phrase.phrase for phrase in EIGHT) + "."
 
 fractions = st.one_of(st.floats(0, 1), st.floats())
-drawn_phrases = st.lists(
+entities = st.lists(
     st.builds(
-        DrawnPhrase,
-        phrase=st.text(max_size=20),
-        boxes=st.lists(st.tuples(fractions, fractions, fractions, fractions), max_size=3),
-        scores=st.lists(st.none() | st.floats(), max_size=4),
-        valid=st.booleans(),
+        an_entity,
+        st.text(max_size=20),
+        st.builds(a_box, st.tuples(fractions, fractions, fractions, fractions), st.none() | st.floats(), st.booleans()),
+        ordinal=st.integers(0, 20),
+        start=st.integers(-3, 90),
     ),
     max_size=4,
 )
@@ -64,22 +82,31 @@ def test_picture_is_large_enough_to_read_and_never_huge(size: tuple[int, int], p
 @pytest.mark.parametrize("ground", ["black", "white", *COLOURS])
 def test_every_box_shows_in_its_colour_on_any_ground(ground: str | Colour) -> None:
     drawn = draw(Image.new("RGB", (1000, 800), ground), EIGHT_CAPTION, EIGHT)
-    for phrase, colour in zip(EIGHT, COLOURS, strict=True):
-        x1, y1, x2, y2 = (round(part * side) for part, side in zip(phrase.boxes[0], (1000, 800) * 2, strict=True))
+    for entity, colour in zip(EIGHT, COLOURS, strict=True):
+        corners = zip(entity.boxes[0][:4], (1000, 800) * 2, strict=True)
+        x1, y1, x2, y2 = (round(part * side) for part, side in corners)
         assert share(drawn, edge(x1, y1, x2, y2), colour) > 0.7  # its own tab may lie on a part of it
         outer = [(x, y2 + 1) for x in range(x1, x2)]
         assert share(drawn, outer, colour) < 0.5
 
 
 def test_full_frame_box_is_wholly_visible() -> None:
-    drawn = draw(Image.new("RGB", (640, 480), "gray"), "", [DrawnPhrase("all", [(0.0, 0.0, 1.0, 1.0)])])
+    drawn = draw(Image.new("RGB", (640, 480), "gray"), "", [an_entity("all", a_box((0.0, 0.0, 1.0, 1.0)))])
     assert share(drawn, edge(1, 1, 638, 478), COLOURS[0]) > 0.9
 
 
 def test_inverted_box_is_upright_and_dashed() -> None:
     ground = Image.new("RGB", (640, 480), "gray")
-    inverted = [DrawnPhrase("x", [(0.75, 0.75, 0.25, 0.25)], valid=False)]
+    inverted = [an_entity("x", a_box((0.75, 0.75, 0.25, 0.25), valid=False))]
     assert 0.5 < share(draw(ground, "", inverted), edge(160, 120, 480, 360), COLOURS[0]) < 0.9
+
+
+def test_box_beside_an_inverted_one_of_its_phrase_has_its_whole_line() -> None:
+    ground = Image.new("RGB", (1000, 800), "gray")
+    pair = [an_entity("x", a_box((0.1, 0.1, 0.4, 0.9)), a_box((0.9, 0.9, 0.6, 0.1), valid=False))]
+    drawn = draw(ground, "", pair)
+    assert share(drawn, edge(100, 80, 400, 720), COLOURS[0]) > 0.9
+    assert 0.5 < share(drawn, edge(600, 80, 900, 720), COLOURS[0]) < 0.9
 
 
 def test_caption_carries_the_colour_of_each_phrase() -> None:
@@ -87,6 +114,30 @@ def test_caption_carries_the_colour_of_each_phrase() -> None:
     strip = draw(Image.new("RGB", size), EIGHT_CAPTION, EIGHT).crop((0, 800, 1000, 10_000))
     seen = {colour for _, colour in strip.getcolors(100_000) or []}
     assert set(COLOURS) <= seen
+
+
+def test_phrase_is_marked_where_it_stands_and_not_where_it_is_said_first() -> None:
+    """Given the second dog of "a dog and a dog", then words and box have its colour, and the first dog has none."""
+    second = an_entity("a dog", a_box((0.1, 0.1, 0.9, 0.9)), ordinal=1, start=10)
+    assert list(pieces_of("a dog and a dog.", [second])) == [("a dog and ", None), ("a dog", second), (".", None)]
+    drawn = draw(Image.new("RGB", (1000, 800)), "a dog and a dog", [second])
+    strip = drawn.crop((0, 800, 1000, 10_000))
+    tab = [x for x in range(strip.width) for y in range(strip.height) if strip.getpixel((x, y)) == COLOURS[1]]
+    assert min(tab) > 60  # the first dog begins at 14
+    assert share(drawn, edge(100, 80, 900, 720), COLOURS[1]) > 0.8
+
+
+def test_letters_that_are_drawn_otherwise_do_not_move_the_colour_of_a_phrase() -> None:
+    """Given a caption whose letters fold, fall away and become two, then the tab lies under the phrase all the same."""
+
+    def tab(caption: str) -> tuple[int, int, int, int] | None:
+        dog = an_entity("a dog", a_box((0.1, 0.1, 0.9, 0.9)), start=caption.index("a dog"))
+        strip = draw(Image.new("RGB", (1000, 800)), caption, [dog]).crop((0, 800, 1000, 10_000))
+        away = ImageChops.difference(strip, Image.new("RGB", strip.size, COLOURS[0])).convert("L")
+        return away.point(lambda value: 255 * (value == 0)).getbbox()
+
+    assert tab("strasse cafe a a dog")
+    assert tab("stra\u00dfe  \n cafe\u0301 a\u200d a dog") == tab("strasse cafe a a dog")
 
 
 def test_colours_are_told_apart_in_lightness_by_neighbours() -> None:
@@ -130,17 +181,15 @@ def test_transparent_pixels_are_white() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(max_size=80), drawn_phrases, st.text(max_size=20), st.tuples(st.integers(1, 60), st.integers(1, 60)))
-def test_nothing_is_too_odd_to_be_drawn(
-    caption: str, phrases: list[DrawnPhrase], note: str, size: tuple[int, int]
-) -> None:
+@given(st.text(max_size=80), entities, st.text(max_size=20), st.tuples(st.integers(1, 60), st.integers(1, 60)))
+def test_nothing_is_too_odd_to_be_drawn(caption: str, phrases: list[Entity], note: str, size: tuple[int, int]) -> None:
     drawn = draw(Image.new("RGB", size), caption, phrases, note)
     assert 480 <= drawn.width <= 1280
 
 
 @pytest.mark.parametrize("caption", ["A 😀 café 👩‍🚀 “猫”", "\ud800\x00\u202e", "word" * 3000, "a\n\tb " * 500])
 def test_hard_captions_are_drawn(caption: str) -> None:
-    drawn = draw(Image.new("RGB", (64, 64)), caption, [DrawnPhrase(caption, [(0.1, 0.1, 0.9, 0.9)], [0.5])])
+    drawn = draw(Image.new("RGB", (64, 64)), caption, [an_entity(caption, a_box((0.1, 0.1, 0.9, 0.9), 0.5))])
     assert drawn.height >= 640
 
 
@@ -152,10 +201,10 @@ def test_labels_do_not_lie_on_one_another() -> None:
     def area(drawn: Image.Image, colour: Colour) -> int:
         return sum(count for count, seen in drawn.getcolors(1_000_000) or [] if seen == colour)
 
-    crowd = draw(ground, "", [DrawnPhrase("the same thing", [place]) for _ in COLOURS])
-    for index, colour in enumerate(COLOURS[:-1]):  # the last outline lies on all the others
-        nothing = [DrawnPhrase("", [])] * index
-        alone = draw(ground, "", [*nothing, DrawnPhrase("the same thing", [place])])
+    things = [an_entity("the same thing", a_box(place), ordinal=number) for number in range(len(COLOURS))]
+    crowd = draw(ground, "", things)
+    for thing, colour in zip(things[:-1], COLOURS, strict=False):  # the last outline lies on all the others
+        alone = draw(ground, "", [thing])
         outline = 3 * 2 * (200 + 160)
         assert area(crowd, colour) > 0.9 * (area(alone, colour) - outline)
 
@@ -172,9 +221,7 @@ def test_labels_do_not_lie_on_one_another() -> None:
     ],
 )
 def test_label_says_the_score_of_its_box_in_short(score: float | None, valid: bool, remark: str) -> None:
-    box = (0.1, 0.1, 0.9, 0.9)
-    assert DrawnPhrase("a dog", [box, box], [0.9, score], valid=valid).remark(1) == remark
-    assert DrawnPhrase("a dog", [box]).remark(0) == ""
+    assert remark_of(a_box((0.1, 0.1, 0.9, 0.9), score, valid)) == remark
 
 
 def test_score_makes_its_own_label_longer_and_no_other() -> None:
@@ -183,7 +230,7 @@ def test_score_makes_its_own_label_longer_and_no_other() -> None:
     boxes = [(0.1, 0.2, 0.4, 0.8), (0.6, 0.2, 0.9, 0.8)]
 
     def tab(scores: list[float | None], left: bool) -> int:
-        drawn = draw(ground, "", [DrawnPhrase("a dog", boxes, scores)])
+        drawn = draw(ground, "", [an_entity("a dog", *map(a_box, boxes, scores))])
         half = drawn.crop((0, 0, 320, 480) if left else (320, 0, 640, 480))
         return sum(count for count, seen in half.getcolors(1_000_000) or [] if seen == COLOURS[0])
 

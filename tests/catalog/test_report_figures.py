@@ -66,6 +66,19 @@ def test_examples_are_three_and_failures_all(shelve: Shelve, reader: Reader) -> 
     assert (failed.count, len(failed.examples)) == (9, 3)
 
 
+def test_failures_are_counted_by_outcome_and_their_examples_are_of_different_images(
+    shelve: Shelve, reader: Reader
+) -> None:
+    shelve(
+        "job", *(Picture(f"s3://b/{number}", code=Code.TRUNCATED) for number in range(3)), task=["brief", "detailed"]
+    )
+    figures = figures_of(reader, "job")
+    (failed,) = figures.failures
+    assert failed.count == 6
+    assert '<th scope="col" class="n">failures</th>' in page_of(figures, [], 0.0, "")
+    assert {uri for uri, _ in failed.examples} == {"s3://b/0", "s3://b/1", "s3://b/2"}
+
+
 def test_captions_by_words_tokens_and_ends(archive: None, reader: Reader) -> None:
     captions = figures_of(reader, "job").captions
     assert captions.count == 5
@@ -201,6 +214,20 @@ def test_sample_is_spread_over_the_job_and_takes_each_image_once(shelve: Shelve,
     assert max(later - earlier for earlier, later in pairwise(some)) <= 11
     assert len(sample_of(reader, "job", 100)) == 100
     assert sample_of(reader, "job", 0) == []
+
+
+def test_sample_is_filled_up_where_ids_have_gaps(shelve: Shelve, reader: Reader, database: Database) -> None:
+    shelve("job", *(Picture(f"s3://b/{number:03}", [Thing("a cat")]) for number in range(20)))
+    with database.write() as connection:
+        far = text("INSERT INTO images (id, \"key\", uri, version) VALUES (1000000, :key, 's3://b/far', 'v')")
+        connection.execute(far, {"key": b"far"})
+        newest = "(SELECT MAX(image_id) FROM outcomes)"
+        connection.execute(text(f"UPDATE outcomes SET image_id = 1000000 WHERE image_id = {newest}"))
+    some = [record.image_id for record in sample_of(reader, "job", 12)]
+    assert len(set(some)) == 12
+    assert some == sorted(some)
+    assert some[-1] == 1_000_000
+    assert len(sample_of(reader, "job", 99)) == 20
 
 
 def test_unknown_job_is_told_with_those_there_are(archive: None, reader: Reader) -> None:

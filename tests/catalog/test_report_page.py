@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,39 +14,31 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from catalog.records import Record
-from catalog.report.sample import bytes_for_each, caption_parts, shown
+from catalog.records import Box, Entity, Record
+from catalog.report.sample import bytes_for_each, shown
 from catalog.report.words import compact, duration
 from kosmograph.report import write_report
 from schemas.database import Database
 from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, UsageError
 from schemas.uris import file_uri
 from tests.catalog.conftest import Picture, Shelve, Thing
+from tests.catalog.galleries import real_picture
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 HOSTILE = "</style><script>alert('1')</script>\"'&\n\u202e{{ 7 * 7 }}"
 Capture = pytest.CaptureFixture[str]
 
 
-def picture(path: Path, size: tuple[int, int] = (320, 240)) -> str:
-    """The URI of a JPEG."""
-    path.parent.mkdir(exist_ok=True)
-    Image.new("RGB", size, (40, 120, 200)).save(path)
-    return file_uri(path)
-
-
 @pytest.fixture
 def job(shelve: Shelve, database: Database, tmp_path: Path) -> None:
     """A job with a picture inside its root, one that is gone, one outside, and a failure; all with hostile words."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"
-    outside.mkdir()
     things = [Thing(f"a {HOSTILE} cat", [(0.125, 0.25, 0.5, 0.75)]), Thing("a mat", [(0.5, 0.5, 1.0, 1.0)], None)]
-    os.symlink(outside, inside.parent / "linked")
     shelve(
         f"job {HOSTILE}",
-        Picture(picture(inside / "good.jpg"), things, size=(320, 240)),
+        real_picture(inside / "good.jpg", things, size=(320, 240)),
         Picture(file_uri(inside / "gone.jpg"), things),
-        Picture(picture(outside / "secret.jpg"), things),
+        real_picture(outside / "secret.jpg", things),
         Picture(f"s3://b/{HOSTILE}.jpg", code=Code.TRUNCATED),
         Picture("s3://b/late.jpg", code=Code.TRUNCATED),
     )
@@ -103,6 +94,26 @@ def test_pictures_are_below_the_roots_and_what_is_not_shown_is_told(
     assert "2 of the 3 pictures cannot be read" in said.err
 
 
+def test_picture_that_was_replaced_is_not_shown_with_the_old_boxes(
+    shelve: Shelve, database_url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jpg"
+    shelve("job", real_picture(path, [Thing("a cat")], colour="red"))
+    real_picture(path, colour="blue")
+    write_report("job", tmp_path / "report.html", pictures=1, allow_http=None, db=database_url)
+    html = (tmp_path / "report.html").read_text()
+    assert "not shown: not_found: it has changed since it was annotated" in html
+    assert "data:image/jpeg" not in html
+
+
+def test_demo_model_is_named_once_however_many_prompts_it_had(
+    shelve: Shelve, database_url: str, tmp_path: Path
+) -> None:
+    shelve("job", Picture("s3://b/1"), task=["brief", "detailed"], model="demo")
+    write_report("job", tmp_path / "report.html", pictures=0, allow_http=None, db=database_url)
+    assert (tmp_path / "report.html").read_text().count("Made by the demo model") == 1
+
+
 def test_page_is_there_whole_or_not_at_all(job: None, database_url: str, tmp_path: Path) -> None:
     def write(out: Path, name: str = f"job {HOSTILE}") -> None:
         write_report(name, out, pictures=0, allow_http=None, db=database_url)
@@ -140,14 +151,14 @@ def record(caption: str = "", entities: Any = ()) -> Record:
 
 def test_many_pictures_together_stay_within_the_page() -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (900, 1200, 3), dtype=np.uint8))
-    one = shown(record(), lambda uri: noise, bytes_for_each(100))
+    one = shown(record(), lambda one: noise, bytes_for_each(100))
     assert 5_000 < len(one.data_uri) <= bytes_for_each(100)
     assert bytes_for_each(100) * 100 < 3_000_000
-    assert len(shown(record(), lambda uri: noise, bytes_for_each(12)).data_uri) > len(one.data_uri)
+    assert len(shown(record(), lambda one: noise, bytes_for_each(12)).data_uri) > len(one.data_uri)
 
 
 def test_picture_that_cannot_be_read_has_its_reason() -> None:
-    def read(uri: str) -> Image.Image:
+    def read(one: Record) -> Image.Image:
         raise failure
 
     failure: ImageFailure = PermanentFailure(Code.NOT_FOUND, "no such file")
@@ -155,17 +166,16 @@ def test_picture_that_cannot_be_read_has_its_reason() -> None:
 
 
 def test_caption_has_the_colours_of_its_boxes() -> None:
-    from catalog.records import Box, Entity
-
     box = Box(0, 0, 1, 1, 1, None, True)
     cat, on, mat = (
         Entity(n, phrase, phrase, phrase, start, start + len(phrase), None, boxes)
         for n, (phrase, start, boxes) in enumerate([("a cat", 0, [box]), ("on", 6, []), ("a mat", 9, [box, box])])
     )
-    assert caption_parts(record("a cat on a mat.", [cat, on, mat])) == [
+    grey = Image.new("RGB", (9, 9))
+    assert shown(record("a cat on a mat.", [cat, on, mat]), lambda one: grey, 1000).parts == [
         ("a cat", 0),
         (" on ", None),
-        ("a mat", 1),
+        ("a mat", 2),
         (".", None),
     ]
 

@@ -1,9 +1,11 @@
 """Finding pictures by what is said of them, and by what lies where in them."""
 
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
 
+from catalog.cursors import packed
 from catalog.reader import Reader
 from catalog.records import every_record, records_of
 from catalog.search import Page, Search, cursor_of, find_page, matches_of
@@ -13,6 +15,10 @@ from tests.catalog.conftest import Picture, Shelve, Thing
 LEFT, RIGHT, MIDDLE = (0.0, 0.4, 0.3, 0.6), (0.7, 0.4, 1.0, 0.6), (0.4, 0.4, 0.6, 0.6)
 TOP, BOTTOM = (0.4, 0.0, 0.6, 0.2), (0.4, 0.8, 0.6, 1.0)
 SMALL, LARGE = (0.45, 0.45, 0.55, 0.55), (0.1, 0.1, 0.9, 0.9)
+
+
+LARGE_CURSOR = packed([2**70, 1])
+DEEP_CURSOR = urlsafe_b64encode(b"[" * 9000).decode()
 
 
 @pytest.fixture
@@ -65,11 +71,17 @@ def uris(reader: Reader, **asked: Any) -> list[str]:
         ({"phrases": ("man", "dog")}, "zoo/1 zoo/3"),
         ({"phrases": ("dog", "cat")}, ""),
         ({"phrases": ("dog",), "job": "zoo"}, "zoo/1 zoo/2 zoo/3"),
+        ({"phrases": ("dog*",), "min_score": 0.5}, "zoo/3 zoo/4"),
+        ({"phrases": ("dog*",), "place": "top"}, "zoo/4"),
+        ({"phrases": ("dog*",), "relations": (("above", "snow"),)}, "zoo/4"),
+        ({"phrases": ("man", "dog*"), "min_score": 0.75}, "zoo/3"),
         # words
         ({"text": "dogs"}, "zoo/1 zoo/2 zoo/3 zoo/4 farm/2"),
         ({"text": "dog -man"}, "zoo/2 zoo/4 farm/2"),
         ({"text": "snowing"}, "zoo/4"),
         ({"text": "gra*"}, "zoo/2"),
+        ({"text": "dog can*"}, ""),
+        ({"text": "dog under"}, "zoo/1 zoo/2 zoo/3 zoo/4 farm/2"),
         ({"text": '"brown dog"'}, "zoo/1"),
         ({"text": '"dog brown"'}, ""),
         ({"text": "man of the dog"}, "zoo/1 zoo/3"),
@@ -79,6 +91,8 @@ def uris(reader: Reader, **asked: Any) -> list[str]:
         ({"text": "image", "phrases": ("dogs", "man")}, "zoo/1 zoo/3"),
         ({"text": "image", "phrases": ("dog*",)}, "zoo/3 farm/2"),
         ({"text": "image", "phrases": ("brown dog",)}, "zoo/1"),
+        ({"text": "snow", "phrases": ("dog hous*",)}, "zoo/4"),
+        ({"text": "50%", "phrases": ("dog ho*",)}, "zoo/4"),
         ({"text": "image", "relations": (("left_of", "men"),)}, "zoo/1"),
         # boxes
         ({"phrases": ("dog",), "min_score": 0.5}, "zoo/1 zoo/3"),
@@ -110,7 +124,8 @@ def test_search_finds_what_has_all_that_is_asked(reader: Reader, asked: dict[str
 
 @pytest.mark.usefixtures("archive")
 def test_pages_follow_one_another_without_gap_or_overlap(reader: Reader) -> None:
-    for search in (Search(), Search(phrases=("dog",)), Search(text="dog"), Search(job="zoo")):
+    prefix = Search(phrases=("dog*",), max_score=0.8)
+    for search in (Search(), Search(phrases=("dog",)), prefix, Search(text="dog"), Search(job="zoo")):
         whole = find_page(reader, search, limit=100).hits
         pages, page = [], Page([])
         while not pages or page.cursor:
@@ -127,6 +142,7 @@ def test_pages_follow_one_another_without_gap_or_overlap(reader: Reader) -> None
         Search(),
         Search(phrases=("dog",)),
         Search(phrases=("dog*",)),
+        Search(phrases=("d*",), min_score=0.4),
         Search(text="dog"),
         Search(relations=(("near", "man"),)),
     ],
@@ -185,6 +201,8 @@ def test_matches_are_the_boxes_that_an_image_was_found_for(reader: Reader) -> No
 
     assert boxes(phrases=("dog",), place="right") == {(0, 1)}
     assert boxes(phrases=("dog",), relations=(("left_of", "man"),)) == {(0, 0), (1, 0)}
+    assert boxes(phrases=("dog",), relations=(("left_of", "dog"),)) == {(0, 0), (0, 1)}
+    assert boxes(phrases=("man",), min_score=0.35, relations=(("right_of", "dog"),)) == {(0, 0), (1, 0)}
     assert boxes(text="dog") == set()
     assert boxes(min_score=0.85) == {(0, 0)}
 
@@ -203,6 +221,11 @@ def test_matches_are_the_boxes_that_an_image_was_found_for(reader: Reader) -> No
         {"relations": (("near", ""),)},
         {"text": "-dog"},
         {"text": "the"},
+        {"text": "under"},
+        {"text": "a\0b"},
+        {"phrases": ("=\udcff",)},
+        {"relations": (("near", "\0"),)},
+        {"job": "a\0"},
         {"text": "!?"},
         {"job": "nobody's"},
     ],
@@ -241,7 +264,9 @@ def test_every_image_comes_though_many_share_what_it_is_found_by(reader: Reader,
         assert len(list(every_record(reader, Search(), at_once=at_once))) == 10
 
 
-@pytest.mark.parametrize("cursor", ["x", "WzFd", "WzEsMl0x", "WyJhIiwgMV0", "ü", "WyIiLCAxLCAyXQ"])
+@pytest.mark.parametrize(
+    "cursor", ["x", "WzFd", "WzEsMl0x", "WyJhIiwgMV0", "ü", "WyIiLCAxLCAyXQ", LARGE_CURSOR, DEEP_CURSOR]
+)
 def test_a_cursor_that_is_none_is_refused(reader: Reader, cursor: str) -> None:
     with pytest.raises(UsageError, match="no cursor"):
         find_page(reader, Search(), limit=1, after=cursor)
@@ -254,3 +279,56 @@ def test_an_image_of_many_dogs_in_two_jobs_is_found_once(shelve: Shelve, reader:
         for at_once in (1, 2, 50):
             found = [record.uri for record in every_record(reader, search, at_once=at_once)]
             assert sorted(found) == [f"s3://x/{n}" for n in range(5)]
+
+
+def test_a_cursor_of_half_a_character_is_refused(reader: Reader) -> None:
+    with pytest.raises(UsageError, match="no cursor"):
+        find_page(reader, Search(phrases=("dog*",)), limit=1, after=packed(["\ud800", 0, 0]))
+
+
+def test_an_image_is_found_by_the_first_phrase_that_is_as_it_should_be(reader: Reader, shelve: Shelve) -> None:
+    """Given images with two phrases that begin alike, then each comes once, by whichever has the box that is asked."""
+    low, high = Thing("a dog", [LEFT], 0.3), Thing("a dog house", [RIGHT], 0.9)
+    shelve("job", *(Picture(f"s3://b/{n}", [low, high] if n % 2 else [high, low]) for n in range(4)))
+    for asked, number in (
+        ({"min_score": 0.6}, 4),
+        ({"max_score": 0.6}, 4),
+        ({"place": "right"}, 4),
+        ({"min_area": 0.5}, 0),
+    ):
+        search = Search(phrases=("dog*",), **asked)  # type: ignore[arg-type]
+        assert len(list(every_record(reader, search, at_once=1))) == number
+
+
+def test_words_with_signs_between_them_are_found_together_and_apart(reader: Reader, shelve: Shelve) -> None:
+    things = [Thing("a black t-shirt"), Thing("a black/white dog"), Thing("the no. 5 bus")]
+    shelve("job", Picture("s3://b/1", things, "A man in a black t-shirt, a black/white dog; the no. 5 bus at st.pauli"))
+    for text in (
+        '"black t-shirt"',
+        "shirt",
+        '"white dog"',
+        '"black white dog"',
+        "st.pauli",
+        "pauli",
+        '"5 bus"',
+        "t-shir*",
+    ):
+        assert len(find_page(reader, Search(text=text), limit=2).hits) == 1, text
+    for phrase in ("black t-shirt", "black/white dog", "no. 5 bus", "no. 5*"):
+        assert len(find_page(reader, Search(text="man", phrases=(phrase,)), limit=2).hits) == 1, phrase
+
+
+def test_a_version_that_is_no_more_is_not_found(reader: Reader, shelve: Shelve) -> None:
+    shelve("job", Picture("s3://b/1", [Thing("a dog")], content="old"), Picture("s3://b/2", [Thing("a dog")]))
+    shelve("job", Picture("s3://b/1", [Thing("a cat")], content="new", version="w"))
+    for search in (
+        Search(phrases=("dog",)),
+        Search(text="dog"),
+        Search(phrases=("dog*",)),
+        Search(phrases=("dog",), job="job"),
+    ):
+        assert [record.uri for record in every_record(reader, search)] == ["s3://b/2"]
+    assert sorted(record.caption for record in every_record(reader, Search())) == [
+        "An image of a cat",
+        "An image of a dog",
+    ]

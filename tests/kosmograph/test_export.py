@@ -15,6 +15,7 @@ import pytest
 from kosmograph.export import Pictures, options_for
 from schemas.database import Database
 from schemas.errors import Code, ImageFailure, SetupError, UsageError
+from schemas.roots import Roots
 from schemas.settings import Settings
 from schemas.uris import file_uri
 
@@ -61,7 +62,7 @@ def test_pictures_are_read_below_the_roots_only(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("in/a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"bytes")
-    pictures = Pictures(Settings(), [str(tmp_path / "in")])
+    pictures = Pictures(Settings(), Roots([str(tmp_path / "in")]))
     assert pictures.fetch(file_uri(tmp_path / "in/a.jpg")) == b"bytes"
     with pytest.raises(ImageFailure) as refused:
         pictures.fetch(file_uri(tmp_path / "b.jpg"))

@@ -1,5 +1,6 @@
 """`find`: what a person sees, what a script reads, and the sheet of pictures."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ from sqlalchemy import text
 
 from catalog.search import Search
 from kosmograph.find import find
+from kosmograph.show import show_image
 from schemas.database import Database
+from schemas.errors import ImageFailure
 from schemas.ledger import jobs
 from schemas.uris import file_uri
 
@@ -66,24 +69,54 @@ def test_json_has_every_grounding_and_says_which_were_looked_for(url: str, capsy
     assert document["found"][0]["groundings"][0]["found"] is False
 
 
+def lay(database: Database, image: str, path: Path, size: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    """Have a picture be what the image was annotated from."""
+    Image.new("RGB", size, colour).save(path)
+    values = {"uri": file_uri(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "image": f"%/{image}.jpg"}
+    content = "(SELECT content_id FROM images WHERE uri LIKE :image)"
+    with database.write() as connection:
+        connection.execute(text(f"UPDATE contents SET sha256 = :sha256 WHERE id = {content}"), values)
+        connection.execute(text("UPDATE images SET uri = :uri WHERE uri LIKE :image"), values)
+
+
+BLUE = (10, 120, 200)
+
+
+def colours_of(path: Path) -> set[tuple[int, int, int]]:
+    """Those that fill much of a picture."""
+    with Image.open(path) as picture:
+        return {colour for count, colour in picture.convert("RGB").getcolors(1 << 24) or [] if count > 1000}  # type: ignore[misc]
+
+
 def test_sheet_shows_each_picture_and_why_one_is_not_there(
     url: str, database: Database, capsys: Capture, tmp_path: Path
 ) -> None:
-    Image.new("RGB", (300, 200), (10, 120, 200)).save(tmp_path / "blue.png")
-    with database.write() as connection:
-        connection.execute(
-            text("UPDATE images SET uri = :uri WHERE uri LIKE '%1.jpg'"), {"uri": file_uri(tmp_path / "blue.png")}
-        )
-        connection.execute(
-            text("UPDATE images SET uri = :uri WHERE uri LIKE '%2.jpg'"), {"uri": file_uri(tmp_path / "gone.png")}
-        )
+    lay(database, "1", tmp_path / "blue.png", (300, 200), BLUE)
+    lay(database, "2", tmp_path / "gone.png", (30, 20), BLUE)
+    (tmp_path / "gone.png").unlink()
     assert found(url, phrases=("snowman",), sheet=tmp_path / "sheet.png") == 0
     assert "saved" in capsys.readouterr().out
+    assert BLUE in colours_of(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        colours = sheet.convert("RGB").getcolors(1 << 24)
-    assert colours is not None
-    assert (10, 120, 200) in {colour for count, colour in colours if count > 1000}
-    assert sheet.width > 2 * 480
+        assert sheet.width > 2 * 480
+
+
+def test_picture_that_was_replaced_gets_no_boxes_of_the_old_one(
+    url: str, database: Database, tmp_path: Path, capsys: Capture
+) -> None:
+    """Given a picture, when another one lies in its place, then `find` and `show` say so and do not draw on it."""
+    path = tmp_path / "picture.png"
+    lay(database, "1", path, (300, 200), BLUE)
+    options = {"job": None, "allow_http": None, "as_json": False, "db": url}
+    assert show_image(str(path), save=tmp_path / "shown.png", **options) == 0
+    assert BLUE in colours_of(tmp_path / "shown.png")
+    red = (200, 10, 10)
+    Image.new("RGB", (300, 200), red).save(path)
+    found(url, phrases=("snowman",), sheet=tmp_path / "sheet.png")
+    assert not {red, BLUE} & colours_of(tmp_path / "sheet.png")
+    with pytest.raises(ImageFailure, match="it has changed since it was annotated"):
+        show_image(str(path), save=tmp_path / "again.png", **options)
+    assert not (tmp_path / "again.png").exists()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
