@@ -9,6 +9,7 @@ from catalog.drawing import colour_number, pieces_of
 from catalog.lettering import font_of, legible
 from catalog.records import Box, Entity, Record
 from catalog.search import Match
+from schemas.grounding import phrase_norm
 from schemas.uris import printable, scheme_of
 
 LONG_SIDE = 1000
@@ -188,4 +189,8 @@ def _meet(spot: tuple[float, float], width: float, other: tuple[float, float, fl
 
 def _query(entity: Entity) -> str:
     """What finds this phrase in all pictures."""
-    return "?" + urlencode({"phrase": f"={entity.phrase_norm}"}) if entity.phrase_norm.strip("=* ") else ""
+    norm = entity.phrase_norm
+    if not norm.strip("=* "):
+        return ""
+    # who searches may name an article, which is left out: one that belongs to the phrase has another before it
+    return "?" + urlencode({"phrase": f"={norm}" if phrase_norm(norm) == norm else f"=the {norm}"})

@@ -104,6 +104,13 @@ def test_number_is_kept_as_it_was_asked(zoo: TestClient, number: str) -> None:
     assert zoo.get(f"/?min_score={number}").status_code == 200
 
 
+def test_phrase_whose_name_begins_with_an_article_is_found_by_its_link(shelve: Shelve, gallery: Gallery) -> None:
+    shelve("job", Picture("s3://a/1.jpg", [Thing("the A team")]), Picture("s3://a/2.jpg", [Thing("a team")]))
+    client = gallery()
+    link = re.findall(r'class="phrase c0"[^>]*href="([^"]+)"', client.get(cards(client.get("/").text)[0]).text)[0]
+    assert len(cards(client.get(html.unescape(link)).text)) == 1
+
+
 def test_phrase_with_commas_is_found_by_its_link(shelve: Shelve, gallery: Gallery) -> None:
     shelve("job", Picture("s3://a/1.jpg", [Thing("a red, white and blue flag"), Thing("a dog")]))
     client = gallery()
