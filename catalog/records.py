@@ -93,10 +93,10 @@ def records_of(reader: Reader, hits: Sequence[Hit], job: str = "") -> list[Recor
     return [Record(*(*found[hit], entities.get(hit.annotation_id, ()))) for hit in hits if hit in found]
 
 
-def every_record(reader: Reader, search: Search, *, at_once: int = AT_ONCE) -> Iterator[Record]:
-    """The records of all that a search finds, streamed."""
+def every_record(reader: Reader, search: Search, *, at_once: int = AT_ONCE) -> Iterator[list[Record]]:
+    """The records of all that a search finds, streamed in lists of `at_once`."""
     for hits in every_hit(reader, search, at_once=at_once):
-        yield from records_of(reader, hits, search.job)
+        yield records_of(reader, hits, search.job)
 
 
 def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Entity]]:

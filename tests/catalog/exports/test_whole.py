@@ -4,21 +4,24 @@ import hashlib
 import json
 import os
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
-from catalog.exports import FORMATS
+from catalog.exports import FORMATS, run
 from catalog.exports.base import Options
 from catalog.exports.run import Order, export
-from catalog.reader import Reader
+from catalog.reader import Reader, open_reader
 from catalog.search import Search
 from schemas.errors import SetupError, UsageError
+from schemas.recipes import Recipe
 from schemas.uris import path_of
 from tests.catalog.conftest import Picture, Shelve, Thing
-from tests.catalog.exports.conftest import CAT, DOG, manifest_of, name_of, picture
+from tests.catalog.exports.conftest import CAT, DOG, fetch, manifest_of, name_of, picture
 
 ALL = sorted(FORMATS)
 
@@ -39,7 +42,8 @@ def test_manifest_says_what_it_is_and_hashes_every_file(take: Any, format_: str,
     told = manifest_of(path)
     assert (told["job"], told["job_state"], told["format"]) == ("zoo", "finished", format_)
     assert told["filters"] == {"task": "brief"}
-    assert told["recipes"] == [{"task": "brief", "prompt": "<grounding>brief", "model": "null", "revision": "r"}]
+    recipe = Recipe(task="brief", prompt="<grounding>brief", model="null", revision="r", dtype="float32")
+    assert told["recipes"] == [json.loads(recipe.canonical)]
     assert told["counts"] == dict(made.counts)
     assert told["left_out"] == {reason: count for reason, count in made.left_out.items() if count}
     folder = path if path.is_dir() else path.parent
@@ -226,3 +230,19 @@ def test_filters_take_images_and_only_found_takes_their_boxes(take: Any) -> None
     assert phrases == {"dog": ["two cats"], "wrong": ["a cat"]}
     assert made.left_out["boxes that the filters did not find"] == 2
     assert manifest_of(path)["filters"] == {"phrases": ["cat"], "only_found": True}
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.usefixtures("zoo")
+def test_slow_pictures_do_not_have_the_server_cut_the_export_off(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a server that ends who stands idle in a transaction, when pictures and hashes take longer, all is there."""
+    real = run.write_manifest
+    monkeypatch.setattr(run, "write_manifest", lambda *about: [time.sleep(0.6), real(*about)][1])
+    order = Order(search=Search(job="zoo"), format="webdataset", out=tmp_path / "out")
+    url = make_url(database_url).update_query_dict({"options": "-c idle_in_transaction_session_timeout=300"})
+    with open_reader(url.render_as_string(hide_password=False)) as reader:
+        made = export(reader, order, lambda uri: [time.sleep(0.6), fetch(uri)][1])
+        assert reader.select("SELECT 1").rows
+    assert made.counts["images"] == 4
