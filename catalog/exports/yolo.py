@@ -4,13 +4,13 @@
 `images.csv` says where each comes from. An image without boxes has an empty label file: it shows none of the names.
 """
 
-import csv
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from catalog.exports.base import Categories, Work, extension
 from catalog.exports.pictures import Shelves, pictured
 from catalog.records import Record
+from catalog.rows import csv_writer
 from schemas.errors import SetupError
 
 
@@ -21,7 +21,7 @@ def write(records: Iterable[Record], work: Work) -> None:
         (work.path / "train.txt").open("w") as listed,
         (work.path / "images.csv").open("w", encoding="utf-8", newline="") as sources,
     ):
-        table = csv.writer(sources, lineterminator="\n")
+        table = csv_writer(sources)
         table.writerow(("file", "uri", "width", "height"))
         drawable = map(work.drawable, records)
         if work.options.images == "none":

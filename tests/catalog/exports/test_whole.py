@@ -1,5 +1,6 @@
 """An export is there whole or not at all, says what it is, and harms nothing that lies in its way."""
 
+import csv
 import hashlib
 import json
 import os
@@ -180,6 +181,7 @@ def test_links_are_only_to_local_files(shelve: Shelve, reader: Reader, tmp_path:
 HOSTILE = [
     "quote \" and '.jpg",
     "new\nline.jpg",
+    "carriage\rreturn.jpg",
     "..\\..\\up.jpg",
     "x" * 251 + ".jpg",
     "<script>&.jpg",
@@ -195,7 +197,7 @@ def test_hostile_names_stay_inside_the_target(
     take: Any, shelve: Shelve, photos: Path, format_: str, tmp_path: Path
 ) -> None:
     pictures = [picture(photos / name, [Thing("a dog", [DOG])]) for name in HOSTILE]
-    shelve("zoo", *pictures, picture(photos / "b.jpg", [Thing('a "<cat>" \x07 & dog\x1b', [CAT])]))
+    shelve("zoo", *pictures, picture(photos / "b.jpg", [Thing('a "<cat>" \x07 &\r dog\x1b', [CAT])]))
     path, made = take(format_, categories="phrase")
     assert made.counts["images"] == len(HOSTILE) + 1
     assert names_in(tmp_path) - {path.name, f"{path.name}.manifest.json", f"{path.name}.config.xml"} == set()
@@ -206,6 +208,11 @@ def test_hostile_names_stay_inside_the_target(
             assert name.isprintable()
             assert len(one.name) < 100
             assert one.resolve().is_relative_to(path)
+    for table in [path] if format_ == "csv" else path.glob("images.csv"):
+        with table.open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert len(rows) == 1 + len(HOSTILE) + 1
+        assert {len(row) for row in rows} == {len(rows[0])}
     for shard in path.glob("*.tar") if path.is_dir() else ():
         with tarfile.open(shard) as tar:
             for name in tar.getnames():
