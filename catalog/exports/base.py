@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,14 @@ class Work:
         entities = [one._replace(boxes=[box for box in one.boxes if box.valid]) for one in record.entities]
         self.left_out["invalid boxes"] += sum(not box.valid for one in record.entities for box in one.boxes)
         return record._replace(entities=[entity for entity in entities if entity.boxes])
+
+    def readable(self, records: Iterable[Record], reads: Collection[str], tool: str) -> Iterator[Record]:
+        """The records of pictures that a tool reads, told by their extension: what is left out is counted."""
+        for record in records:
+            if extension(record) in reads:
+                yield record
+            else:
+                self.left_out[f"{record.format} pictures, which {tool} does not read"] += 1
 
     def lose(self, record: Record, why: str, message: str) -> None:
         """Count an annotation whose picture cannot be had, and name it in the file `LOST`."""

@@ -2,6 +2,7 @@
 
 `images/` and `labels/` hold the same names, as the trainers find one by the other; `train.txt` lists the images, and
 `images.csv` says where each comes from. An image without boxes has an empty label file: it shows none of the names.
+With `images` as "none" the files that `train.txt` lists are not there: whoever trains puts them under these names.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,9 @@ from catalog.records import Record
 from catalog.rows import csv_writer
 from schemas.errors import SetupError
 
+READS = frozenset({"avif", "bmp", "jp2", "jpg", "png", "tif", "webp"})
+"""Extensions that ultralytics takes for images (its IMG_FORMATS), of those that ours have; others it passes by."""
+
 
 def write(records: Iterable[Record], work: Work) -> None:
     yaml, categories = _yaml(), Categories(work.options.categories)
@@ -23,12 +27,8 @@ def write(records: Iterable[Record], work: Work) -> None:
     ):
         table = csv_writer(sources)
         table.writerow(("file", "uri", "width", "height"))
-        drawable = map(work.drawable, records)
-        if work.options.images == "none":
-            found: Iterable[tuple[Record, bytes]] = ((record, b"") for record in drawable)
-        else:
-            found = pictured(drawable, work, once=True)
-        for record, picture in found:
+        drawable = map(work.drawable, work.readable(records, READS, "ultralytics"))
+        for record, picture in pictured(drawable, work, once=True):
             label = labels.place(record, "txt")
             with label.open("a") as file:  # "a": one label file for all that is said of an image
                 file.writelines(_lines(record, categories))

@@ -43,6 +43,7 @@ class Picture:
     content: str = field(default="")
     data: bytes = b""
     version: str = "v"
+    format: str = "JPEG"
 
     @property
     def words(self) -> str:
@@ -90,7 +91,7 @@ def settle(item: Item, picture: Picture, recipe_ids: Iterable[int]) -> Settled:
         return Settled(
             item, picture.version, None, dict.fromkeys(recipe_ids, Failure(picture.code, f"{picture.code} it is"))
         )
-    content = Content(picture.sha256, *picture.size, "JPEG", 99)
+    content = Content(picture.sha256, *picture.size, picture.format, 99)
     return Settled(item, picture.version, content, dict.fromkeys(recipe_ids, annotation_of(picture)))
 
 

@@ -207,6 +207,16 @@ def test_grit_spans_are_the_phrases_in_the_caption(take: Any) -> None:
     assert made.left_out == {"invalid boxes": 1, "images without a box": 1}
 
 
+def test_grit_tells_every_row_by_an_id_and_a_key_of_its_own(take: Any, shelve: Shelve) -> None:
+    """Given two images of the same bytes under two recipes: they share annotations, four rows are four."""
+    twins = [Picture(f"s3://b/{n}.jpg", [Thing("a dog", [DOG])], content="same") for n in range(2)]
+    shelve("twins", *twins, task=("brief", "detailed"))
+    rows = pyarrow.parquet.read_table(take("grit", job="twins")[0]).to_pylist()
+    assert [row["id"] for row in rows] == [0, 1, 2, 3]
+    assert len({row["key"] for row in rows}) == 4
+    assert len({(row["url"], row["key"].partition("-")[0]) for row in rows}) == 2
+
+
 def test_webdataset_reads_the_shards(take: Any, zoo: dict[str, Picture]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -229,18 +239,26 @@ def test_a_shard_ends_at_its_bytes(take: Any) -> None:
     assert len(list(path.glob("*.tar"))) > 1
 
 
+@pytest.mark.parametrize("images", ["copy", "none"])
+def test_yolo_lists_no_picture_that_its_trainers_pass_by(take: Any, shelve: Shelve, photos: Path, images: str) -> None:
+    wrong = Thing("a dog", [(0.8, 0.8, 0.2, 0.2)], valid=False)
+    moving = picture(photos / "a.gif", [Thing("a dog", [DOG]), wrong], format_="GIF")
+    shelve("mixed", moving, picture(photos / "b.webp", [Thing("a dog", [DOG])], format_="WEBP"))
+    path, made = take("yolo", job="mixed", images=images)
+    (listed,) = (path / "train.txt").read_text().splitlines()
+    assert listed.endswith(".webp")
+    assert len(list(path.glob("labels/*/*"))) == 1
+    assert made.left_out == {"GIF pictures, which ultralytics does not read": 1}
+    assert (made.counts["images"], made.lost) == (1, 0)
+
+
 @pytest.mark.parametrize("images", ["copy", "link", "none"])
 def test_datasets_loads_the_folder(
     take: Any, zoo: dict[str, Picture], images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import datasets
-
-        path, _ = take("hf", images=images)
-        loaded = datasets.load_dataset(str(path), split="train", cache_dir=str(tmp_path / "cache"))
-        rows = list(loaded)
+    path, _ = take("hf", images=images)
+    rows = loaded(path, tmp_path / "cache")
     shown = {name_of(row["uri"]): row for row in rows}
     assert {name: row["caption"] for name, row in shown.items()} == {name: one.words for name, one in zoo.items()}
     assert shown["dog"]["objects"] == {
@@ -254,3 +272,28 @@ def test_datasets_loads_the_folder(
         assert {name: row["image"].size for name, row in shown.items()} == {n: one.size for n, one in zoo.items()}
         with Image.open(path_of(zoo["dog"].uri)) as original:
             assert shown["dog"]["image"].tobytes() == original.tobytes()
+
+
+@pytest.mark.parametrize("images", ["copy", "none"])
+def test_datasets_loads_pictures_where_most_are_of_a_format_that_it_does_not_know(
+    take: Any, shelve: Shelve, photos: Path, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    kinds = [*["AVIF"] * 12, "JPEG", "BMP"]
+    shelve("mixed", *(picture(photos / f"{n}.{kind}", [], format_=kind) for n, kind in enumerate(kinds)))
+    path, made = take("hf", job="mixed", images=images)
+    rows = loaded(path, tmp_path / "cache")
+    if images == "none":
+        assert (len(rows), made.left_out) == (14, {})
+    else:
+        assert [row["image"].size for row in rows] == [(64, 48)] * 2
+        assert made.left_out == {"AVIF pictures, which datasets does not read": 12}
+
+
+def loaded(folder: Path, cache: Path) -> list[dict[str, Any]]:
+    """The rows of a folder as `datasets` has them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import datasets
+
+        return list(datasets.load_dataset(str(folder), split="train", cache_dir=str(cache)))
