@@ -1,5 +1,6 @@
 """`export` as people type it: what it says, its exit codes, and what is left when it is cut off."""
 
+import hashlib
 import json
 import os
 import resource
@@ -119,6 +120,44 @@ def test_an_export_that_is_cut_off_leaves_nothing_under_its_name(
     done = cli("export", "job", "--format", "jsonl", "--out", "out", "--db", database_url)
     assert done.returncode == 0
     assert names_in(tmp_path) == {"out", "out.manifest.json"}
+
+
+KILLED = """
+import os, signal, sys
+left, replace = int(sys.argv.pop(1)), os.replace
+def replaced(*about):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*about)
+os.replace = replaced
+from kosmograph.__main__ import main
+sys.argv[0] = "kosmograph"
+main()
+"""
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("moves", range(4))
+def test_killed_while_it_replaces_an_export_leaves_no_manifest_of_other_files(
+    cli: Any, database: Database, database_url: str, new_job: Callable[..., Any], tmp_path: Path, moves: int
+) -> None:
+    """A manifest with counts is true of the files beside it, and the next --force goes through."""
+    arguments = ["export", "job", "--format", "labelstudio", "--out", "out", "--db", database_url]
+    new_job(database)
+    assert cli(*arguments).returncode == 0
+    new_job(database, name="other", images=4)
+    arguments[1] = "other"
+    command = [sys.executable, "-P", "-c", KILLED, str(moves), *arguments, "--force"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    told = json.loads((tmp_path / "out.manifest.json").read_text())
+    assert ("counts" in told) == (moves == 0)
+    for one in told["files"] if "counts" in told else []:
+        assert hashlib.sha256((tmp_path / one["path"]).read_bytes()).hexdigest() == one["sha256"]
+    assert cli(*arguments, "--force").returncode == 0
+    assert names_in(tmp_path) == {"out", "out.manifest.json", "out.config.xml"}
+    assert json.loads((tmp_path / "out.manifest.json").read_text())["job"] == "other"
 
 
 def test_a_full_disk_leaves_nothing_and_is_said_in_one_line(

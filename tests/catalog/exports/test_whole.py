@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import make_url
 
 from catalog.exports import FORMATS, run
 from catalog.exports.base import Options
+from catalog.exports.manifest import listed_files, unlisted_file, write_manifest, write_unfinished
 from catalog.exports.run import Order, export
 from catalog.reader import Reader, open_reader
 from catalog.search import Search
@@ -86,6 +88,65 @@ def test_force_deletes_nothing_that_is_not_ours(take: Any, format_: str, tmp_pat
     with pytest.raises(SetupError, match="no part of an export"):
         take(format_, force=True)
     assert foreign.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("zoo")
+def test_force_takes_away_what_only_the_old_format_has(take: Any, tmp_path: Path) -> None:
+    for format_, sides in [("labelstudio", {"out.config.xml"}), ("jsonl", set()), ("labelstudio", {"out.config.xml"})]:
+        take(format_, out="out", force=True)
+        assert names_in(tmp_path) == {"out", "out.manifest.json"} | sides
+
+
+def test_a_manifest_lists_every_file_of_its_folder_and_no_other(tmp_path: Path) -> None:
+    names = ["a", "a.b", "b/c", "b/a/z", "b-/c", "b/c-", "b.txt", "B/x", "ü/1"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    manifest = tmp_path / "manifest.json"
+    assert write_manifest(manifest, {}) == sum(map(len, map(str.encode, names)))
+    assert sorted(listed_files(manifest)) == sorted(names)
+    assert unlisted_file(tmp_path, manifest) is None
+    (tmp_path / "b/c").unlink()
+    assert unlisted_file(tmp_path, manifest) is None
+    for foreign in ("0", "b/b", "b/a/zz", "zz", "ü/0/1"):
+        (tmp_path / foreign).parent.mkdir(exist_ok=True)
+        (tmp_path / foreign).symlink_to(tmp_path)
+        assert unlisted_file(tmp_path, manifest) == foreign
+        (tmp_path / foreign).unlink()
+
+
+def test_what_lies_in_the_way_is_looked_through_in_constant_memory(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    write_unfinished(manifest, (f"images/{number:0100}" for number in range(20_000)))
+    (tmp_path / "notes.txt").touch()
+    tracemalloc.start()
+    try:
+        assert unlisted_file(tmp_path, manifest) == "notes.txt"
+        (tmp_path / "notes.txt").rename(tmp_path / "zoo")
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / ("z" * 9)).touch()
+        assert unlisted_file(tmp_path, manifest) == "zoo"
+        (tmp_path / "zoo").unlink()
+        assert unlisted_file(tmp_path, manifest) == "images/zzzzzzzzz"
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("format_", ["yolo", "hf"])
+def test_a_linked_picture_that_goes_away_meanwhile_costs_only_itself(
+    take: Any, zoo: dict[str, Picture], format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dog, real = path_of(zoo["dog"].uri), run.write_manifest
+    monkeypatch.setattr(run, "write_manifest", lambda *about: [dog.unlink(), real(*about)][1])
+    path, made = take(format_, images="link")
+    files = manifest_of(path)["files"]
+    links = {one["path"]: one["link"] for one in files if "link" in one}
+    assert set(links.values()) == {str(path_of(one.uri)) for one in zoo.values()}
+    assert all(os.readlink(path / name) == link for name, link in links.items())
+    assert made.bytes == sum(one.get("bytes", 0) for one in files)
+    monkeypatch.undo()
+    assert take(format_, images="link", force=True)[1].lost == 1
 
 
 @pytest.mark.usefixtures("zoo")
