@@ -41,13 +41,18 @@ def export_job(
     db: str | None,
 ) -> int:
     """Write the export and say what is in it; the exit code. `given` are the options of formats, None if not given."""
+    if only_found and not search.marks_boxes:
+        raise UsageError("--only-found needs a phrase, a relation, or a bound on boxes; without one it finds no box")
     order = Order(
         search=search, format=output, out=out, options=options_for(output, given), only_found=only_found, force=force
     )
     with open_database(db) as reader, _ended_by_sigterm():
         require_job(reader, search.job)
-        if search.text:
-            index_new_captions(reader, db)
+        if search.text and not index_new_captions(reader, db):
+            raise SetupError(
+                "captions of the last run are not in the index of words yet, and --text would miss them; export as a "
+                "user who may write the database, or wait for the run that is writing it"
+            )
         pictures = Pictures(load_settings(db=db, allow_http=allow_http), roots_of(reader, search.job))
         with _progress(reader, search) as progress:
             made = export(reader, order, pictures.fetch, progress)

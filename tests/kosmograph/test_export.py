@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from kosmograph.export import Pictures, options_for
 from schemas.database import Database
@@ -35,6 +37,40 @@ def test_export_says_what_it_has_written(cli: Any, database: Database, database_
     done = cli("export", "job", "--format", "jsonl", "--out", "out.jsonl", "--db", database_url)
     assert done.returncode == 1
     assert "--force" in done.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_captions_that_the_index_of_words_lacks_are_not_passed_by_in_silence(
+    cli_here: Any,
+    database: Database,
+    database_url: str,
+    new_job: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(database: Database) -> int:  # as a file that this user may not write: root may write any
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("attempt to write a readonly database"))
+
+    new_job(database)
+    monkeypatch.setattr("schemas.caption_search.index_captions", closed)
+    arguments = ["export", "job", "--format", "jsonl", "--text", "snowman", "--out", "out", "--db", database_url]
+    done = cli_here(*arguments)
+    assert done.code == 1
+    assert "--text would miss them; export as" in done.err
+    assert names_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize("asked", [[], ["--text", "snowman"], ["--task", "brief", "--model", "null"]])
+def test_only_found_needs_something_that_boxes_are_found_by(
+    cli_here: Any, database: Database, database_url: str, new_job: Any, asked: list[str]
+) -> None:
+    new_job(database)
+    arguments = ["export", "job", "--format", "jsonl", "--out", "out", "--only-found", "--db", database_url]
+    done = cli_here(*arguments, *asked)
+    assert done.code == 2
+    assert "--only-found needs a phrase, a relation, or a bound on boxes" in done.err
+    done = cli_here(*arguments, "--min-area", "0.01", *asked)
+    assert done.out == "out: 1 images, 1 captions, 1 boxes\n"
 
 
 def test_pictures_that_cannot_be_read_exit_3(cli: Any, database: Database, database_url: str, new_job: Any) -> None:
