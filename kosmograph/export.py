@@ -1,5 +1,6 @@
 """`export`: what a job has annotated, as files for other tools."""
 
+import gc
 import signal
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ TRIES = 3
 PAUSE_S = 1.0
 """Before the second try of a picture; twice as long before the third."""
 SOME_FAILED = 3
+GARBAGE_AFTER = 100_000
 
 
 def export_job(
@@ -54,7 +56,7 @@ def export_job(
                 "user who may write the database, or wait for the run that is writing it"
             )
         pictures = Pictures(load_settings(db=db, allow_http=allow_http), roots_of(reader, search.job))
-        with _progress(reader, search) as progress:
+        with _progress(reader, search) as progress, _seldom_collecting():
             made = export(reader, order, pictures.fetch, progress)
         (job,) = progress_of(reader, search.job).records
     if job["state"] != "finished":
@@ -114,6 +116,17 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Garbage in circles is looked for once in so many objects: millions are made that are in none, and soon gone."""
+    before = gc.get_threshold()
+    gc.set_threshold(GARBAGE_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

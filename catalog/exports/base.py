@@ -18,6 +18,8 @@ NO_PHRASE = "object"
 """The category of a box to which the model has given no phrase."""
 LOST = "left_out.jsonl"
 """In the folder of an export with pictures: those that could not be had."""
+to_json = json.JSONEncoder(check_circular=False).encode
+"""One line of JSON of what is no cycle: `json.dumps` makes an encoder for each."""
 CATEGORIES = ("head", "phrase")
 IMAGES = ("copy", "link", "none")
 
@@ -80,11 +82,11 @@ class Work:
 
     def wrote(self, record: Record) -> bool:
         """Count a record that is written; whether it is the first one of its image."""
-        is_new = self._images.add(record.image_id)
-        self.counts["images"] += is_new
-        self.counts["annotations"] += 1
-        self.counts["entities"] += len(record.entities)
-        self.counts["boxes"] += sum(len(entity.boxes) for entity in record.entities)
+        is_new, counts = self._images.add(record.image_id), self.counts
+        counts["images"] += is_new
+        counts["annotations"] += 1
+        counts["entities"] += len(record.entities)
+        counts["boxes"] += sum([len(entity.boxes) for entity in record.entities])
         return is_new
 
     def drawable(self, record: Record) -> Record:
