@@ -14,6 +14,8 @@ from typing import Any
 MANIFEST = "manifest.json"
 OURS = '{\n  "kosmograph":'
 UNFINISHED = "an export was replacing these files when it was cut off: export again with --force"
+SYNCED = 100
+"""So many files are sent to the disk one by one; with more of them, all together, which is a hundred times as fast."""
 
 
 def write_manifest(path: Path, about: Mapping[str, Any]) -> int:
@@ -22,11 +24,13 @@ def write_manifest(path: Path, about: Mapping[str, Any]) -> int:
 
     def told() -> Iterator[dict[str, Any]]:
         nonlocal total
-        for name in names_in(path.parent):
+        for number, name in enumerate(names_in(path.parent)):
             if name != path.name:
-                one = _told(path.parent / name)
+                one = _told(path.parent / name, sync=number < SYNCED)
                 total += one.get("bytes", 0)
                 yield {"path": name, **one}
+        if number >= SYNCED:
+            os.sync()
 
     _write(path, about, told())
     return total
@@ -85,13 +89,14 @@ def _place(name: str) -> list[tuple[bool, str]]:
     return [*((True, folder) for folder in folders), (False, last)]
 
 
-def _told(path: Path) -> dict[str, Any]:
-    """Bytes and sha256 of a file, which is on the disk then; of a link, where it leads."""
+def _told(path: Path, *, sync: bool) -> dict[str, Any]:
+    """Bytes and sha256 of a file, which with `sync` is on the disk then; of a link, where it leads."""
     if path.is_symlink():
         return {"link": str(path.readlink())}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
         return {"bytes": file.tell(), "sha256": digest.hexdigest()}
 
 
