@@ -2,10 +2,12 @@
 """How fast groundings are exported, and in how much memory.
 
     python -m benchmarks.exports [--groundings 1000000] [--db sqlite|postgresql|both|postgresql://…]
-                                 [--formats jsonl,csv,parquet,coco,labelstudio,grit] [--json FILE]
+                                 [--formats jsonl,csv,parquet,coco,labelstudio,grit,yolo,hf] [--json FILE]
 
-The archive is that of `benchmarks.catalog`. Each export is a `kosmograph export` of its own: its time is from the start
-of the command to its end, its memory the most that was resident. CPU is that of the command, without PostgreSQL's.
+The archive is that of `benchmarks.catalog`, whose pictures there are not: webdataset, which has no export without
+them, is not measured, and yolo and hf are without. Each export is a `kosmograph export` of its own: its time is from
+the start of the command to its end, its memory the most that was resident. CPU is that of the command, without
+PostgreSQL's.
 """
 
 import argparse
@@ -20,17 +22,19 @@ from benchmarks.catalog import make
 from benchmarks.scale.databases import Place, places
 from benchmarks.scale.figures import keep, machine
 from benchmarks.scale.markdown import DATABASES, number, table
+from catalog.exports import FORMATS as EXPORTS
 
 WATCH = """
 import json, resource, subprocess, sys, time
 began = time.monotonic()
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, check=True)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 cpu_s = used.ru_utime + used.ru_stime
-print(json.dumps({"s": time.monotonic() - began, "cpu_s": cpu_s, "peak_mb": used.ru_maxrss / 1024}))
+size = json.loads(done.stdout)["bytes"]
+print(json.dumps({"s": time.monotonic() - began, "cpu_s": cpu_s, "peak_mb": used.ru_maxrss / 1024, "bytes": size}))
 """
 """Runs a command from a process that is smaller than it: a child's peak counts what its parent had when it was born."""
-FORMATS = "jsonl,csv,parquet,coco,labelstudio,grit"
+FORMATS = "jsonl,csv,parquet,coco,labelstudio,grit,yolo,hf"
 
 
 def main() -> None:
@@ -65,13 +69,12 @@ def measure(place: Place, groundings: int, formats: list[str], folder: Path) -> 
 
 def export(url: str, name: str, folder: Path) -> dict[str, float]:
     """Seconds, CPU seconds, peak of resident MB and bytes of an export."""
-    out = folder / f"out.{name}"
-    command = [sys.executable, "-m", "kosmograph", "export", "archive", "--format", name, "--out", str(out)]
-    watched = [sys.executable, "-S", "-c", WATCH, *command, "--db", url]
-    done = subprocess.run(watched, stdout=subprocess.PIPE, check=True)
-    figures = {**json.loads(done.stdout), "bytes": out.stat().st_size}
-    for path in folder.glob(f"{out.name}*"):
-        path.unlink()
+    without = ["--images", "none"] if "images" in EXPORTS[name].options else []
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        command = [sys.executable, "-m", "kosmograph", "export", "archive", "--format", name, *without]
+        watched = [sys.executable, "-S", "-c", WATCH, *command, "--out", f"{place}/out", "--db", url, "--json"]
+        done = subprocess.run(watched, stdout=subprocess.PIPE, check=True)
+    figures: dict[str, float] = json.loads(done.stdout)
     return figures
 
 

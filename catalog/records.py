@@ -24,8 +24,8 @@ class Box(NamedTuple):
 
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The corners in pixels of the upright picture, rounded as the view `groundings` does."""
-        sides = (self.x1 * width, self.y1 * height, self.x2 * width, self.y2 * height)
-        return tuple(int(side + 0.5) for side in sides)  # type: ignore[return-value]
+        left, top = int(self.x1 * width + 0.5), int(self.y1 * height + 0.5)
+        return left, top, int(self.x2 * width + 0.5), int(self.y2 * height + 0.5)
 
 
 class Entity(NamedTuple):
@@ -93,10 +93,10 @@ def records_of(reader: Reader, hits: Sequence[Hit], job: str = "") -> list[Recor
     return [Record(*(*found[hit], entities.get(hit.annotation_id, ()))) for hit in hits if hit in found]
 
 
-def every_record(reader: Reader, search: Search, *, at_once: int = AT_ONCE) -> Iterator[Record]:
-    """The records of all that a search finds, streamed."""
+def every_record(reader: Reader, search: Search, *, at_once: int = AT_ONCE) -> Iterator[list[Record]]:
+    """The records of all that a search finds, streamed in lists of `at_once`."""
     for hits in every_hit(reader, search, at_once=at_once):
-        yield from records_of(reader, hits, search.job)
+        yield records_of(reader, hits, search.job)
 
 
 def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Entity]]:
@@ -109,11 +109,14 @@ def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Enti
         WHERE e.annotation_id {reader.in_list("ids")}
         ORDER BY e.annotation_id, e.ordinal, b.ordinal"""
     found: dict[int, list[Entity]] = defaultdict(list)
-    before, boxes = None, []
-    for row in reader.select(query, {"ids": list(annotations)}).rows:
-        if row[:2] != before:
-            before, boxes = row[:2], list[Box]()
-            found[row[0]].append(Entity._make((*row[1:8], boxes)))
-        if row[8] is not None:
-            boxes.append(Box._make((*row[8:14], bool(row[14]))))
+    rows = reader.select(query, {"ids": list(annotations)}).rows
+    before: tuple[int, int] | None = None
+    boxes: list[Box] = []
+    for id_, ordinal, phrase, norm, head, start, end, score, *box in rows:
+        if (id_, ordinal) != before:
+            before, boxes = (id_, ordinal), []
+            found[id_].append(Entity(ordinal, phrase, norm, head, start, end, score, boxes))
+        if box[0] is not None:
+            box[-1] = bool(box[-1])
+            boxes.append(Box(*box))
     return found

@@ -56,6 +56,12 @@ class Search:
         """Whether there are words or phrases, which have an index."""
         return bool(self.text or self.phrases or self.relations)
 
+    @property
+    def marks_boxes(self) -> bool:
+        """Whether boxes are asked for, so that an image is found by some of its own."""
+        bounds = (self.min_score, self.max_score, self.min_area, self.max_area)
+        return bool(self.phrases or self.relations or self.place) or any(bound is not None for bound in bounds)
+
 
 class Hit(NamedTuple):
     """An image that was found, by the annotation it was found by."""

@@ -5,7 +5,7 @@ import sys
 from catalog.reader import MOST_ROWS, TIMEOUT_S, Answer
 from kosmograph.control import open_database
 from kosmograph.output import say, say_csv, say_json, say_table
-from schemas.errors import SetupError, UsageError
+from schemas.errors import UsageError
 
 FORMATS = ("table", "csv", "json", "parquet")
 
@@ -37,18 +37,25 @@ def ask(
     elif output == "csv":
         say_csv(answer.columns, answer.rows)
     elif output == "json":
+        _require_names(answer, output)
         say_json(answer.records)
     else:
+        _require_names(answer, output)
         _write_parquet(answer)
     return 0
 
 
+def _require_names(answer: Answer, output: str) -> None:
+    """Raises UsageError where two columns have one name: JSON would lose one, and few readers of Parquet take both."""
+    for number, name in enumerate(answer.columns):
+        if name in answer.columns[:number]:
+            raise UsageError(f"two columns are called {name}, which {output} cannot hold; name them with AS")
+
+
 def _write_parquet(answer: Answer) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise SetupError("parquet needs pyarrow: pip install 'kosmograph[export]'") from None
+    from catalog.exports.arrow import pyarrow as load
+
+    pyarrow = load()
     columns = zip(*answer.rows, strict=True) if answer.rows else [[] for _ in answer.columns]
     try:
         table = pyarrow.table([pyarrow.array(list(column)) for column in columns], names=list(answer.columns))

@@ -1,5 +1,6 @@
 """`export`: what a job has annotated, as files for other tools."""
 
+import gc
 import signal
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ TRIES = 3
 PAUSE_S = 1.0
 """Before the second try of a picture; twice as long before the third."""
 SOME_FAILED = 3
+GARBAGE_AFTER = 100_000
 
 
 def export_job(
@@ -41,15 +43,20 @@ def export_job(
     db: str | None,
 ) -> int:
     """Write the export and say what is in it; the exit code. `given` are the options of formats, None if not given."""
+    if only_found and not search.marks_boxes:
+        raise UsageError("--only-found needs a phrase, a relation, or a bound on boxes; without one it finds no box")
     order = Order(
         search=search, format=output, out=out, options=options_for(output, given), only_found=only_found, force=force
     )
     with open_database(db) as reader, _ended_by_sigterm():
         require_job(reader, search.job)
-        if search.text:
-            index_new_captions(reader, db)
+        if search.text and not index_new_captions(reader, db):
+            raise SetupError(
+                "captions of the last run are not in the index of words yet, and --text would miss them; export as a "
+                "user who may write the database, or wait for the run that is writing it"
+            )
         pictures = Pictures(load_settings(db=db, allow_http=allow_http), roots_of(reader, search.job))
-        with _progress(reader, search) as progress:
+        with _progress(reader, search) as progress, _seldom_collecting():
             made = export(reader, order, pictures.fetch, progress)
         (job,) = progress_of(reader, search.job).records
     if job["state"] != "finished":
@@ -109,6 +116,17 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Garbage in circles is looked for once in so many objects: millions are made that are in none, and soon gone."""
+    before = gc.get_threshold()
+    gc.set_threshold(GARBAGE_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ NO_PHRASE = "object"
 """The category of a box to which the model has given no phrase."""
 LOST = "left_out.jsonl"
 """In the folder of an export with pictures: those that could not be had."""
+to_json = json.JSONEncoder(check_circular=False).encode
+"""One line of JSON of what is no cycle: `json.dumps` makes an encoder for each."""
 CATEGORIES = ("head", "phrase")
 IMAGES = ("copy", "link", "none")
 
@@ -80,11 +82,11 @@ class Work:
 
     def wrote(self, record: Record) -> bool:
         """Count a record that is written; whether it is the first one of its image."""
-        is_new = self._images.add(record.image_id)
-        self.counts["images"] += is_new
-        self.counts["annotations"] += 1
-        self.counts["entities"] += len(record.entities)
-        self.counts["boxes"] += sum(len(entity.boxes) for entity in record.entities)
+        is_new, counts = self._images.add(record.image_id), self.counts
+        counts["images"] += is_new
+        counts["annotations"] += 1
+        counts["entities"] += len(record.entities)
+        counts["boxes"] += sum([len(entity.boxes) for entity in record.entities])
         return is_new
 
     def drawable(self, record: Record) -> Record:
@@ -94,6 +96,14 @@ class Work:
         entities = [one._replace(boxes=[box for box in one.boxes if box.valid]) for one in record.entities]
         self.left_out["invalid boxes"] += sum(not box.valid for one in record.entities for box in one.boxes)
         return record._replace(entities=[entity for entity in entities if entity.boxes])
+
+    def readable(self, records: Iterable[Record], reads: Collection[str], tool: str) -> Iterator[Record]:
+        """The records of pictures that a tool reads, told by their extension: what is left out is counted."""
+        for record in records:
+            if extension(record) in reads:
+                yield record
+            else:
+                self.left_out[f"{record.format} pictures, which {tool} does not read"] += 1
 
     def lose(self, record: Record, why: str, message: str) -> None:
         """Count an annotation whose picture cannot be had, and name it in the file `LOST`."""

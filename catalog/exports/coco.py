@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
-from catalog.exports.base import Categories, Work, pixel_box
+from catalog.exports.base import Categories, Work, pixel_box, to_json
 from catalog.records import Record
 from schemas.uris import path_of
 
@@ -43,7 +43,7 @@ class _Listed:
         self.count = 0
 
     def add(self, one: dict[str, Any]) -> None:
-        self._file.write((",\n" if self.count else "") + json.dumps(one))
+        self._file.write((",\n" if self.count else "") + to_json(one))
         self.count += 1
 
 

@@ -3,12 +3,12 @@
 An image without boxes keeps one row, in which the columns of entity and box are empty: its caption counts as well.
 """
 
-import csv
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from catalog.exports.base import Work
 from catalog.records import Record
+from catalog.rows import csv_writer
 
 OF_IMAGE = ("job", "image_id", "annotation_id", "uri", "task", "caption")
 OF_ENTITY = ("entity", "phrase", "phrase_norm", "span_start", "span_end")
@@ -19,7 +19,7 @@ NO_BOX = ("",) * (len(OF_ENTITY) + len(OF_BOX))
 
 def write(records: Iterable[Record], work: Work) -> None:
     with work.path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_writer(file)
         writer.writerow(COLUMNS)
         for record in records:
             writer.writerows(_rows(record))

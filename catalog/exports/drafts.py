@@ -1,8 +1,9 @@
 """Files that get their names only once they are whole.
 
-All is written into a folder beside the target, `.NAME.….draft`. When it is done the files are moved to their names, the
-target last; when it is not, the folder goes, and nothing has ever stood under a final name. The draft of a process that
-was killed is removed by the next export to the same target: its lock is free.
+All is written into a folder beside the target, `.NAME.….draft`. When it is done the files are moved to their names;
+when it is not, the folder goes, and nothing has ever stood under a final name. Of several files the manifest comes
+last, and while they are moved one stands in its place that says so: a manifest with counts is that of the files beside
+it. The draft of a process that was killed is removed by the next export to the same target: its lock is free.
 """
 
 import fcntl
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalog.exports.manifest import MANIFEST, listed_files
+from catalog.exports.manifest import MANIFEST, listed_files, unlisted_file, write_unfinished
 from schemas.errors import SetupError
 from schemas.uris import printable
 
@@ -36,11 +37,11 @@ class Target:
 
     @property
     def paths(self) -> list[Path]:
-        """All that will be there, what counts last."""
+        """All that will be there, the manifest last."""
         if self.is_folder:
             return [self.path]
-        names = [self.manifest, *(self.path.name + ending for ending in self.beside)]
-        return [*(self.path.with_name(name) for name in names), self.path]
+        names = [self.path.name, *(self.path.name + ending for ending in self.beside), self.manifest]
+        return [self.path.with_name(name) for name in names]
 
     def refuse(self, *, force: bool) -> None:
         """Raises SetupError where something is in the way: with `force`, only what is no export of ours."""
@@ -58,19 +59,19 @@ class Target:
 
     def _foreign(self) -> Path | None:
         """What is in the way, and is in no manifest of ours."""
-        manifest = (self.path if self.is_folder else self.path.parent) / self.manifest
-        ours = {self.manifest, *listed_files(manifest)} if manifest.is_file() else set()
         if not self.is_folder:
+            ours = {self.manifest, *self.replaced()}
             return next((path for path in self.paths if os.path.lexists(path) and path.name not in ours), None)
         if self.path.is_symlink() or not self.path.is_dir():
             return self.path
-        for folder, folders, files in os.walk(self.path):
-            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-            for name in (*files, *links):
-                path = Path(folder, name)
-                if path.relative_to(self.path).as_posix() not in ours:
-                    return path
-        return None
+        name = unlisted_file(self.path, self.path / self.manifest)
+        return None if name is None else self.path / name
+
+    def replaced(self) -> list[str]:
+        """The names that the old manifest of a file lists: its own, and those that begin with it."""
+        manifest = self.path.with_name(self.manifest)
+        listed = listed_files(manifest) if manifest.is_file() else ()
+        return [name for name in listed if name.startswith(self.path.name) and "/" not in name]
 
     @staticmethod
     def _shown(path: Path) -> str:
@@ -106,14 +107,26 @@ class Draft:
     def publish(self, *, force: bool) -> None:
         """Move the files to their names. Raises SetupError where something has come in the way meanwhile."""
         self.target.refuse(force=force)
-        if not self.target.is_folder:
-            for path in self.target.paths:
-                os.replace(self.out / path.name, path)
-        else:
+        if self.target.is_folder:
             if os.path.lexists(self.target.path):
                 os.rename(self.target.path, self.before)
             os.rename(self.out, self.target.path)
+        else:
+            self._publish_files()
         _sync(self.target.path.parent)
+
+    def _publish_files(self) -> None:
+        """Between the first move and the last, the manifest says that it is none, and lists what is old and new."""
+        *paths, manifest = self.target.paths
+        old = {manifest.with_name(name) for name in self.target.replaced()} - set(paths)
+        write_unfinished(self.scratch / MANIFEST, [path.name for path in (*paths, *old)])
+        os.replace(self.scratch / MANIFEST, manifest)
+        _sync(manifest.parent)
+        for path in old:
+            path.unlink(missing_ok=True)
+        for path in paths:
+            os.replace(self.out / path.name, path)
+        os.replace(self.out / manifest.name, manifest)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ def write(records: Iterable[Record], work: Work) -> None:
     with parquet_rows(work.path, schema()) as rows:
         for record in map(work.drawable, records):
             if any(entity.boxes for entity in record.entities):
-                rows.add(_row(record))
+                rows.add(_row(record, work.counts["annotations"]))
                 work.wrote(record)
             else:
                 work.left_out["images without a box"] += 1
@@ -41,17 +41,18 @@ def schema() -> Any:
     return arrow.schema(list(columns.items()))
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: Record, number: int) -> dict[str, Any]:
+    """A row by its number. Images of the same bytes share an annotation, one image has one of each recipe."""
     noun_chunks: list[list[float | None]] = []
     ref_exps: list[list[float | None]] = []
     for entity in record.entities:
         found = noun_chunks if _is_noun_chunk(entity) else ref_exps
         found += [[entity.start, entity.end, box.x1, box.y1, box.x2, box.y2, box.score] for box in entity.boxes]
     return {
-        "id": record.annotation_id,
+        "id": number,
         "url": record.uri,
         "caption": record.caption,
-        "key": f"{record.image_id:09}",
+        "key": f"{record.image_id:09}-{record.annotation_id}",
         "status": "success",
         "width": record.width,
         "height": record.height,

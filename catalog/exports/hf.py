@@ -13,6 +13,9 @@ from catalog.exports.pictures import Shelves, pictured
 from catalog.records import Record
 from schemas.uris import printable
 
+READS = frozenset({"bmp", "gif", "ico", "jp2", "jpg", "png", "ppm", "tif", "webp"})
+"""Extensions that the library takes for images (its ImageFolder's), of those that ours have. Where its first files are
+of another, it takes the folder for a table, and loads no picture or fails."""
 CARD = """---
 configs:
 - config_name: default
@@ -33,11 +36,10 @@ def write(records: Iterable[Record], work: Work) -> None:
     categories, with_images = Categories(work.options.categories), work.options.images != "none"
     (work.path / "train").mkdir()
     shelves = Shelves(work.path / "train")
-    drawable = map(work.drawable, records)
-    found: Iterable[tuple[Record, bytes]]
-    found = pictured(drawable, work, once=True) if with_images else ((record, b"") for record in drawable)
+    if with_images:
+        records = work.readable(records, READS, "datasets")
     with parquet_rows(work.path / "train/metadata.parquet", schema(with_images=with_images)) as rows:
-        for record, picture in found:
+        for record, picture in pictured(map(work.drawable, records), work, once=True):
             is_new = work.wrote(record)
             row = _row(record, categories)
             if with_images:

@@ -4,12 +4,11 @@ A local file is told by the URL of Label Studio's own file server, for a documen
 (LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true); objects of S3 by their URI, for a storage connection.
 """
 
-import json
 from collections.abc import Iterable
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from catalog.exports.base import NO_PHRASE, Categories, Work
+from catalog.exports.base import NO_PHRASE, Categories, Work, to_json
 from catalog.records import Box, Record
 from schemas.uris import scheme_of
 
@@ -21,7 +20,7 @@ def write(records: Iterable[Record], work: Work) -> None:
     with work.path.open("w") as file:
         file.write("[\n")
         for number, record in enumerate(map(work.drawable, records)):
-            file.write((",\n" if number else "") + json.dumps(_task(record, categories)))
+            file.write((",\n" if number else "") + to_json(_task(record, categories)))
             work.wrote(record)
         file.write("\n]\n")
     work.path.with_name(work.path.name + ".config.xml").write_text(_configuration(categories), encoding="utf-8")

@@ -31,8 +31,12 @@ class _Lost:
 def pictured(records: Iterable[Record], work: Work, *, once: bool) -> Iterator[tuple[Record, bytes]]:
     """The records with the bytes of their pictures; `once`: b"" but for the first record of an image.
 
-    A record whose picture cannot be read, or is another one than was annotated, is left out, and told to `work`.
+    A record whose picture cannot be read, or is another one than was annotated, is left out, and told to `work`. Where
+    no pictures are wanted none is read, and every record has b"".
     """
+    if work.options.images == "none":
+        yield from ((record, b"") for record in records)
+        return
     seen, lost = Ids(), Ids()
     for record, read in _read_ahead(records, work, seen if once else None):
         found = read.result() if read else b""

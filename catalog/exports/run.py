@@ -14,8 +14,8 @@ from catalog.exports.drafts import Target, drafting
 from catalog.exports.manifest import write_manifest
 from catalog.queries import progress_of, recipes_of, require_job
 from catalog.reader import Reader
-from catalog.records import AT_ONCE, Record, records_of
-from catalog.search import Match, Search, every_hit, matches_of
+from catalog.records import Record, every_record
+from catalog.search import Match, Search, matches_of
 from schemas.errors import SetupError
 from schemas.recipes import Recipe
 
@@ -52,6 +52,7 @@ def export(
     format_ = FORMATS[order.format]
     require_job(reader, order.search.job)
     recipes = recipes_of(reader, order.search.job)
+    reader.rest()
     target = Target(Path(os.path.abspath(order.out)), format_.is_folder, format_.beside)
     try:
         with drafting(target, force=order.force) as draft:
@@ -77,13 +78,15 @@ def _is_wanted(recipe: Recipe, search: Search) -> bool:
 
 
 def _records(reader: Reader, order: Order, work: Work, progress: Callable[[int], None]) -> Iterator[Record]:
+    """The records to write. No transaction is open while they are: their pictures may take minutes."""
     search = order.search
-    for hits in every_hit(reader, search, at_once=AT_ONCE):
-        records = records_of(reader, hits, search.job)
+    for records in every_record(reader, search):
         if order.only_found:
-            records = _found(records, matches_of(reader, search, {hit.annotation_id for hit in hits}), work.left_out)
+            ids = {record.annotation_id for record in records}
+            records = _found(records, matches_of(reader, search, ids), work.left_out)
+        reader.rest()
         yield from records
-        progress(len(hits))
+        progress(len(records))
 
 
 def _found(records: Sequence[Record], matches: set[Match], left_out: Counter[str]) -> list[Record]:
@@ -104,6 +107,7 @@ def _found(records: Sequence[Record], matches: set[Match], left_out: Counter[str
 def _about(reader: Reader, order: Order, format_: Format, work: Work) -> dict[str, Any]:
     search = {name: value for name, value in asdict(order.search).items() if value not in ("", (), None)}
     (job,) = progress_of(reader, search.pop("job")).records
+    reader.rest()  # all files are hashed now, for as long as it takes
     return {
         "created": work.created,
         "job": work.job,

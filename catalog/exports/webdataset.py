@@ -4,11 +4,10 @@ The picture is as it is stored, the JSON is that of the format `jsonl`, the text
 """
 
 import io
-import json
 import tarfile
 from collections.abc import Iterable
 
-from catalog.exports.base import Work, document, extension, image_name
+from catalog.exports.base import Work, document, extension, image_name, to_json
 from catalog.exports.pictures import pictured
 from catalog.records import Record
 
@@ -22,7 +21,7 @@ def write(records: Iterable[Record], work: Work) -> None:
                 f"{image_name(record)}-{record.annotation_id}",
                 {
                     extension(record): picture,
-                    "json": json.dumps(document(record)).encode(),
+                    "json": to_json(document(record)).encode(),
                     "txt": record.caption.encode(),
                 },
             )

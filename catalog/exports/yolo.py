@@ -2,16 +2,20 @@
 
 `images/` and `labels/` hold the same names, as the trainers find one by the other; `train.txt` lists the images, and
 `images.csv` says where each comes from. An image without boxes has an empty label file: it shows none of the names.
+With `images` as "none" the files that `train.txt` lists are not there: whoever trains puts them under these names.
 """
 
-import csv
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from catalog.exports.base import Categories, Work, extension
 from catalog.exports.pictures import Shelves, pictured
 from catalog.records import Record
+from catalog.rows import csv_writer
 from schemas.errors import SetupError
+
+READS = frozenset({"avif", "bmp", "jp2", "jpg", "png", "tif", "webp"})
+"""Extensions that ultralytics takes for images (its IMG_FORMATS), of those that ours have; others it passes by."""
 
 
 def write(records: Iterable[Record], work: Work) -> None:
@@ -21,14 +25,10 @@ def write(records: Iterable[Record], work: Work) -> None:
         (work.path / "train.txt").open("w") as listed,
         (work.path / "images.csv").open("w", encoding="utf-8", newline="") as sources,
     ):
-        table = csv.writer(sources, lineterminator="\n")
+        table = csv_writer(sources)
         table.writerow(("file", "uri", "width", "height"))
-        drawable = map(work.drawable, records)
-        if work.options.images == "none":
-            found: Iterable[tuple[Record, bytes]] = ((record, b"") for record in drawable)
-        else:
-            found = pictured(drawable, work, once=True)
-        for record, picture in found:
+        drawable = map(work.drawable, work.readable(records, READS, "ultralytics"))
+        for record, picture in pictured(drawable, work, once=True):
             label = labels.place(record, "txt")
             with label.open("a") as file:  # "a": one label file for all that is said of an image
                 file.writelines(_lines(record, categories))

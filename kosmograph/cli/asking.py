@@ -46,7 +46,7 @@ def _asked(
     below: Annotated[list[str] | None, _partner("--below", "Below one of P.")] = None,
     inside: Annotated[list[str] | None, _partner("--inside", "Within one of P.")] = None,
     overlaps: Annotated[list[str] | None, _partner("--overlaps", "Sharing ground with one of P.")] = None,
-    near: Annotated[list[str] | None, _partner("--near", "Less than a tenth of the picture from one of P.")] = None,
+    near: Annotated[list[str] | None, _partner("--near", "At most a tenth of the picture from one of P.")] = None,
     min_score: Annotated[float | None, _bound("--min-score", "Its box scores at least S, of 1.")] = None,
     max_score: Annotated[float | None, _bound("--max-score", "At most S.")] = None,
     min_area: Annotated[float | None, _bound("--min-area", "Its box covers at least this part of the picture.")] = None,

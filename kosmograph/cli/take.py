@@ -34,7 +34,11 @@ def export(
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option("--images", metavar="copy|link|none", help="yolo, hf: pictures as well (copy), links to them."),
+        typer.Option(
+            "--images",
+            metavar="copy|link|none",
+            help="yolo, hf: pictures as well (copy), links to them, or none; yolo lists them all the same.",
+        ),
     ] = None,
     shard_images: Annotated[
         int | None, typer.Option("--shard-images", metavar="N", min=1, help="webdataset: images a shard (10000).")
@@ -51,7 +55,9 @@ def export(
 
     All of it, or the images that the options find: they are those of `find`. Nothing stands under PATH until it is
     whole. Boxes whose corners are the wrong way round are in jsonl, csv, parquet and webdataset, marked; elsewhere they
-    are left out. A picture that cannot be read, or has changed, is left out and named, and the exit code is 3.
+    are left out. A picture that cannot be read, or has changed, is left out and named, and the exit code is 3; one of a
+    format that the readers of yolo or hf pass by is left out and counted. With --images none the train.txt of yolo
+    lists files that are not there: put the pictures under these names, which images.csv has beside their URIs.
 
     Example: kosmograph export photos --format coco --out photos.json --phrase dog --min-score 0.6
     """

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from catalog.reader import Reader, open_reader
+from catalog.records import Record, every_record
+from catalog.search import Search
 from schemas.caption_search import index_captions
 from schemas.database import Database
 from schemas.errors import Code
@@ -41,6 +43,7 @@ class Picture:
     content: str = field(default="")
     data: bytes = b""
     version: str = "v"
+    format: str = "JPEG"
 
     @property
     def words(self) -> str:
@@ -88,7 +91,7 @@ def settle(item: Item, picture: Picture, recipe_ids: Iterable[int]) -> Settled:
         return Settled(
             item, picture.version, None, dict.fromkeys(recipe_ids, Failure(picture.code, f"{picture.code} it is"))
         )
-    content = Content(picture.sha256, *picture.size, "JPEG", 99)
+    content = Content(picture.sha256, *picture.size, picture.format, 99)
     return Settled(item, picture.version, content, dict.fromkeys(recipe_ids, annotation_of(picture)))
 
 
@@ -103,6 +106,11 @@ def annotation_of(picture: Picture) -> Annotation:
         scores.append(EntityScores(thing.score, [thing.score for _ in boxes]))
     grounding = Grounding(picture.words, tuple(entities))
     return Annotation(f"<grounding>{picture.words}", grounding, scores, "stop", 7, -0.25, "cpu")
+
+
+def all_records(reader: Reader, search: Search, at_once: int = 1_000) -> list[Record]:
+    """The records of all that a search finds."""
+    return [record for records in every_record(reader, search, at_once=at_once) for record in records]
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 
 from catalog.cursors import packed
 from catalog.reader import Reader
-from catalog.records import every_record, records_of
+from catalog.records import records_of
 from catalog.search import Page, Search, cursor_of, find_page, matches_of
 from schemas.errors import Code, UsageError
-from tests.catalog.conftest import Picture, Shelve, Thing
+from tests.catalog.conftest import Picture, Shelve, Thing, all_records
 
 LEFT, RIGHT, MIDDLE = (0.0, 0.4, 0.3, 0.6), (0.7, 0.4, 1.0, 0.6), (0.4, 0.4, 0.6, 0.6)
 TOP, BOTTOM = (0.4, 0.0, 0.6, 0.2), (0.4, 0.8, 0.6, 1.0)
@@ -43,7 +43,7 @@ def uris(reader: Reader, **asked: Any) -> list[str]:
     search = Search(**asked)
     found = find_page(reader, search, limit=100)
     assert found.cursor == ""
-    assert [record.uri for record in every_record(reader, search, at_once=1)] == [
+    assert [record.uri for record in all_records(reader, search, at_once=1)] == [
         record.uri for record in records_of(reader, found.hits)
     ]
     names = [record.uri.removeprefix("s3://") for record in records_of(reader, found.hits)]
@@ -163,7 +163,7 @@ def test_an_annotation_of_many_images_is_found_at_each_of_them(reader: Reader, s
     shelve("one", *(Picture(f"s3://b/{number}", cat, content="same") for number in range(3)))
     shelve("two", *(Picture(f"s3://b/{number}", cat, content="same") for number in range(2, 4)))
     search = Search(phrases=("cat",))
-    records = sorted(every_record(reader, search, at_once=2), key=lambda record: record.uri)
+    records = sorted(all_records(reader, search, at_once=2), key=lambda record: record.uri)
     assert [(record.uri, record.job) for record in records] == [
         ("s3://b/0", "one"),
         ("s3://b/1", "one"),
@@ -171,12 +171,12 @@ def test_an_annotation_of_many_images_is_found_at_each_of_them(reader: Reader, s
         ("s3://b/3", "two"),
     ]
     assert len({record.annotation_id for record in records}) == 1
-    assert {record.uri for record in every_record(reader, Search(job="one"))} == {"s3://b/0", "s3://b/1", "s3://b/2"}
+    assert {record.uri for record in all_records(reader, Search(job="one"))} == {"s3://b/0", "s3://b/1", "s3://b/2"}
 
 
 def test_a_record_has_all_that_was_found(reader: Reader, shelve: Shelve) -> None:
     shelve("zoo", Picture("s3://zoo/1", [Thing("The dogs", [LEFT, RIGHT], 0.9), Thing("grass", [])], size=(100, 50)))
-    (record,) = every_record(reader, Search())
+    (record,) = all_records(reader, Search())
     assert (record.job, record.uri, record.task, record.model, record.format) == (
         "zoo",
         "s3://zoo/1",
@@ -249,9 +249,9 @@ def test_an_image_with_two_phrases_that_begin_alike_comes_once(reader: Reader, s
     cats = [Picture(f"s3://b/{n}", [Thing(f"cat {n % 2}"), Thing("cat"), Thing("a cat toy")]) for n in range(5)]
     shelve("job", *cats, Picture("s3://b/dog", [Thing("Cäsar"), Thing("caz")]))
     for at_once in (1, 2, 10):
-        found = [record.uri for record in every_record(reader, Search(phrases=("cat*",)), at_once=at_once)]
+        found = [record.uri for record in all_records(reader, Search(phrases=("cat*",)), at_once=at_once)]
         assert sorted(found) == sorted(picture.uri for picture in cats)
-    assert len(list(every_record(reader, Search(phrases=("c*",)), at_once=2))) == 6
+    assert len(all_records(reader, Search(phrases=("c*",)), at_once=2)) == 6
 
 
 def test_every_image_comes_though_many_share_what_it_is_found_by(reader: Reader, shelve: Shelve) -> None:
@@ -260,8 +260,8 @@ def test_every_image_comes_though_many_share_what_it_is_found_by(reader: Reader,
     for job in ("one", "two", "three"):
         shelve(job, *(Picture(f"s3://b/{number}", dogs, content="same") for number in range(10)))
     for at_once in (1, 3, 10):
-        assert len(list(every_record(reader, Search(phrases=("dog",)), at_once=at_once))) == 10
-        assert len(list(every_record(reader, Search(), at_once=at_once))) == 10
+        assert len(all_records(reader, Search(phrases=("dog",)), at_once=at_once)) == 10
+        assert len(all_records(reader, Search(), at_once=at_once)) == 10
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_an_image_of_many_dogs_in_two_jobs_is_found_once(shelve: Shelve, reader:
         shelve(job, *(Picture(f"s3://x/{n}", [Thing("a dog"), Thing("a big dog"), Thing("dogs")]) for n in range(5)))
     for search in (Search(phrases=("dog",)), Search(), Search(text="dog"), Search(min_area=0.1)):
         for at_once in (1, 2, 50):
-            found = [record.uri for record in every_record(reader, search, at_once=at_once)]
+            found = [record.uri for record in all_records(reader, search, at_once=at_once)]
             assert sorted(found) == [f"s3://x/{n}" for n in range(5)]
 
 
@@ -297,7 +297,7 @@ def test_an_image_is_found_by_the_first_phrase_that_is_as_it_should_be(reader: R
         ({"min_area": 0.5}, 0),
     ):
         search = Search(phrases=("dog*",), **asked)  # type: ignore[arg-type]
-        assert len(list(every_record(reader, search, at_once=1))) == number
+        assert len(all_records(reader, search, at_once=1)) == number
 
 
 def test_words_with_signs_between_them_are_found_together_and_apart(reader: Reader, shelve: Shelve) -> None:
@@ -327,8 +327,8 @@ def test_a_version_that_is_no_more_is_not_found(reader: Reader, shelve: Shelve) 
         Search(phrases=("dog*",)),
         Search(phrases=("dog",), job="job"),
     ):
-        assert [record.uri for record in every_record(reader, search)] == ["s3://b/2"]
-    assert sorted(record.caption for record in every_record(reader, Search())) == [
+        assert [record.uri for record in all_records(reader, search)] == ["s3://b/2"]
+    assert sorted(record.caption for record in all_records(reader, Search())) == [
         "An image of a cat",
         "An image of a dog",
     ]

@@ -69,6 +69,13 @@ def test_parquet_goes_to_a_file(cli: Any, url: str, tmp_path: Path) -> None:
     assert pyarrow.read_table(io.BytesIO(done.stdout)).to_pylist() == [{"uri": "s3://job/1.jpg", "width": 640}]
 
 
+@pytest.mark.parametrize("output", ["json", "parquet"])
+def test_two_columns_of_one_name_are_refused_where_one_would_be_lost(url: str, output: str) -> None:
+    query = "SELECT a.uri, b.uri FROM captions a JOIN captions b ON a.image_id = b.image_id"
+    with pytest.raises(UsageError, match=r"two columns are called uri.*name them with AS"):
+        ask(query, output, url)
+
+
 def test_percent_colons_and_quotes_are_the_querys_own(url: str, capsys: Capture) -> None:
     ask(
         "SELECT caption, ':name' AS a, '%s %(x)s' AS b FROM captions WHERE caption LIKE '%50\\%%' ESCAPE '\\'",

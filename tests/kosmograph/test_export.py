@@ -1,9 +1,11 @@
 """`export` as people type it: what it says, its exit codes, and what is left when it is cut off."""
 
+import hashlib
 import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from kosmograph.export import Pictures, options_for
 from schemas.database import Database
@@ -34,6 +37,40 @@ def test_export_says_what_it_has_written(cli: Any, database: Database, database_
     done = cli("export", "job", "--format", "jsonl", "--out", "out.jsonl", "--db", database_url)
     assert done.returncode == 1
     assert "--force" in done.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_captions_that_the_index_of_words_lacks_are_not_passed_by_in_silence(
+    cli_here: Any,
+    database: Database,
+    database_url: str,
+    new_job: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(database: Database) -> int:  # as a file that this user may not write: root may write any
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("attempt to write a readonly database"))
+
+    new_job(database)
+    monkeypatch.setattr("schemas.caption_search.index_captions", closed)
+    arguments = ["export", "job", "--format", "jsonl", "--text", "snowman", "--out", "out", "--db", database_url]
+    done = cli_here(*arguments)
+    assert done.code == 1
+    assert "--text would miss them; export as" in done.err
+    assert names_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize("asked", [[], ["--text", "snowman"], ["--task", "brief", "--model", "null"]])
+def test_only_found_needs_something_that_boxes_are_found_by(
+    cli_here: Any, database: Database, database_url: str, new_job: Any, asked: list[str]
+) -> None:
+    new_job(database)
+    arguments = ["export", "job", "--format", "jsonl", "--out", "out", "--only-found", "--db", database_url]
+    done = cli_here(*arguments, *asked)
+    assert done.code == 2
+    assert "--only-found needs a phrase, a relation, or a bound on boxes" in done.err
+    done = cli_here(*arguments, "--min-area", "0.01", *asked)
+    assert done.out == "out: 1 images, 1 captions, 1 boxes\n"
 
 
 def test_pictures_that_cannot_be_read_exit_3(cli: Any, database: Database, database_url: str, new_job: Any) -> None:
@@ -119,6 +156,44 @@ def test_an_export_that_is_cut_off_leaves_nothing_under_its_name(
     done = cli("export", "job", "--format", "jsonl", "--out", "out", "--db", database_url)
     assert done.returncode == 0
     assert names_in(tmp_path) == {"out", "out.manifest.json"}
+
+
+KILLED = """
+import os, signal, sys
+left, replace = int(sys.argv.pop(1)), os.replace
+def replaced(*about):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*about)
+os.replace = replaced
+from kosmograph.__main__ import main
+sys.argv[0] = "kosmograph"
+main()
+"""
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("moves", range(4))
+def test_killed_while_it_replaces_an_export_leaves_no_manifest_of_other_files(
+    cli: Any, database: Database, database_url: str, new_job: Callable[..., Any], tmp_path: Path, moves: int
+) -> None:
+    """A manifest with counts is true of the files beside it, and the next --force goes through."""
+    arguments = ["export", "job", "--format", "labelstudio", "--out", "out", "--db", database_url]
+    new_job(database)
+    assert cli(*arguments).returncode == 0
+    new_job(database, name="other", images=4)
+    arguments[1] = "other"
+    command = [sys.executable, "-P", "-c", KILLED, str(moves), *arguments, "--force"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    told = json.loads((tmp_path / "out.manifest.json").read_text())
+    assert ("counts" in told) == (moves == 0)
+    for one in told["files"] if "counts" in told else []:
+        assert hashlib.sha256((tmp_path / one["path"]).read_bytes()).hexdigest() == one["sha256"]
+    assert cli(*arguments, "--force").returncode == 0
+    assert names_in(tmp_path) == {"out", "out.manifest.json", "out.config.xml"}
+    assert json.loads((tmp_path / "out.manifest.json").read_text())["job"] == "other"
 
 
 def test_a_full_disk_leaves_nothing_and_is_said_in_one_line(

@@ -34,6 +34,13 @@ def test_no_control_character_reaches_the_terminal(print_it: Any, capsys: Captur
     assert not raw_controls(capsys.readouterr().out)
 
 
+def test_csv_with_a_carriage_return_keeps_its_rows(capsys: Capture) -> None:
+    say_csv(["a", "b"], [["one\rtwo", "x"], ["\r", "y"]])
+    out = capsys.readouterr().out
+    assert out.startswith("a,b\n")
+    assert list(csv.reader(io.StringIO(out, newline="")))[1:] == [["one\rtwo", "x"], ["\r", "y"]]
+
+
 def test_csv_is_escaped_on_a_terminal_and_exact_in_a_file(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     say_csv(["text"], [[NASTY], [None]])
     assert list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))[1] == [NASTY]

@@ -20,17 +20,19 @@ from tests.catalog.conftest import Picture, Shelve, Thing
 DOG, CAT, MAN = (0.25, 0.5, 0.75, 1.0), (0.0, 0.0, 0.5, 0.25), (0.015625, 0.046875, 0.984375, 0.828125)
 
 
-def jpeg(width: int, height: int, colour: int) -> bytes:
+def drawn(width: int, height: int, colour: int, format_: str = "JPEG") -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (width, height), (colour, 90, 160)).save(file, "JPEG")
+    Image.new("RGB", (width, height), (colour, 90, 160)).save(file, format_)
     return file.getvalue()
 
 
-def picture(path: Path, things: list[Thing], *, size: tuple[int, int] = (64, 48), caption: str = "") -> Picture:
+def picture(
+    path: Path, things: list[Thing], *, size: tuple[int, int] = (64, 48), caption: str = "", format_: str = "JPEG"
+) -> Picture:
     """A picture as it lies on the disk."""
-    data = jpeg(*size, colour=len(list(path.parent.iterdir())) * 20 % 256)
+    data = drawn(*size, len(list(path.parent.iterdir())) * 20 % 256, format_)
     path.write_bytes(data)
-    return Picture(file_uri(path), things, caption, size, data=data)
+    return Picture(file_uri(path), things, caption, size, data=data, format=format_)
 
 
 @pytest.fixture

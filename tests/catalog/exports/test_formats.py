@@ -13,10 +13,9 @@ from PIL import Image
 
 from catalog.exports.base import document
 from catalog.reader import Reader
-from catalog.records import every_record
 from catalog.search import Search
 from schemas.uris import path_of
-from tests.catalog.conftest import Picture, Shelve, Thing
+from tests.catalog.conftest import Picture, Shelve, Thing, all_records
 from tests.catalog.exports.conftest import CAT, DOG, MAN, name_of, picture
 
 GRIT = """
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("zoo")
 def test_json_lines_hold_every_record_whole(take: Any, reader: Reader) -> None:
     path, made = take("jsonl")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert lines == [document(record) for record in every_record(reader, Search(job="zoo"))]
+    assert lines == [document(record) for record in all_records(reader, Search(job="zoo"))]
     shown = {name_of(line["uri"]): line["entities"] for line in lines}
     assert {name: len(entities) for name, entities in shown.items()} == {"dog": 2, "man": 1, "wrong": 2, "sky": 0}
     assert shown["wrong"][0]["boxes"][0]["valid"] is False
@@ -87,9 +86,8 @@ def test_pycocotools_finds_the_boxes(take: Any) -> None:
     (man,) = coco.loadAnns(coco.getAnnIds(catIds=[names["man"]]))
     left, top, right, bottom = MAN[0] * 100, MAN[1] * 40, MAN[2] * 100, MAN[3] * 40
     assert man["bbox"] == pytest.approx([left, top, right - left, bottom - top], abs=0.01)
-    assert json.loads(path.read_text())["info"]["recipes"] == [
-        {"task": "brief", "prompt": "<grounding>brief", "model": "null", "revision": "r"}
-    ]
+    (recipe,) = json.loads(path.read_text())["info"]["recipes"]
+    assert (recipe["task"], recipe["prompt"], recipe["model"]) == ("brief", "<grounding>brief", "null")
     assert made.left_out == {"invalid boxes": 1}
     assert len(coco.getAnnIds()) == made.counts["boxes"] == 5
 
@@ -209,6 +207,16 @@ def test_grit_spans_are_the_phrases_in_the_caption(take: Any) -> None:
     assert made.left_out == {"invalid boxes": 1, "images without a box": 1}
 
 
+def test_grit_tells_every_row_by_an_id_and_a_key_of_its_own(take: Any, shelve: Shelve) -> None:
+    """Given two images of the same bytes under two recipes: they share annotations, four rows are four."""
+    twins = [Picture(f"s3://b/{n}.jpg", [Thing("a dog", [DOG])], content="same") for n in range(2)]
+    shelve("twins", *twins, task=("brief", "detailed"))
+    rows = pyarrow.parquet.read_table(take("grit", job="twins")[0]).to_pylist()
+    assert [row["id"] for row in rows] == [0, 1, 2, 3]
+    assert len({row["key"] for row in rows}) == 4
+    assert len({(row["url"], row["key"].partition("-")[0]) for row in rows}) == 2
+
+
 def test_webdataset_reads_the_shards(take: Any, zoo: dict[str, Picture]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -231,18 +239,26 @@ def test_a_shard_ends_at_its_bytes(take: Any) -> None:
     assert len(list(path.glob("*.tar"))) > 1
 
 
+@pytest.mark.parametrize("images", ["copy", "none"])
+def test_yolo_lists_no_picture_that_its_trainers_pass_by(take: Any, shelve: Shelve, photos: Path, images: str) -> None:
+    wrong = Thing("a dog", [(0.8, 0.8, 0.2, 0.2)], valid=False)
+    moving = picture(photos / "a.gif", [Thing("a dog", [DOG]), wrong], format_="GIF")
+    shelve("mixed", moving, picture(photos / "b.webp", [Thing("a dog", [DOG])], format_="WEBP"))
+    path, made = take("yolo", job="mixed", images=images)
+    (listed,) = (path / "train.txt").read_text().splitlines()
+    assert listed.endswith(".webp")
+    assert len(list(path.glob("labels/*/*"))) == 1
+    assert made.left_out == {"GIF pictures, which ultralytics does not read": 1}
+    assert (made.counts["images"], made.lost) == (1, 0)
+
+
 @pytest.mark.parametrize("images", ["copy", "link", "none"])
 def test_datasets_loads_the_folder(
     take: Any, zoo: dict[str, Picture], images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import datasets
-
-        path, _ = take("hf", images=images)
-        loaded = datasets.load_dataset(str(path), split="train", cache_dir=str(tmp_path / "cache"))
-        rows = list(loaded)
+    path, _ = take("hf", images=images)
+    rows = loaded(path, tmp_path / "cache")
     shown = {name_of(row["uri"]): row for row in rows}
     assert {name: row["caption"] for name, row in shown.items()} == {name: one.words for name, one in zoo.items()}
     assert shown["dog"]["objects"] == {
@@ -256,3 +272,28 @@ def test_datasets_loads_the_folder(
         assert {name: row["image"].size for name, row in shown.items()} == {n: one.size for n, one in zoo.items()}
         with Image.open(path_of(zoo["dog"].uri)) as original:
             assert shown["dog"]["image"].tobytes() == original.tobytes()
+
+
+@pytest.mark.parametrize("images", ["copy", "none"])
+def test_datasets_loads_pictures_where_most_are_of_a_format_that_it_does_not_know(
+    take: Any, shelve: Shelve, photos: Path, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    kinds = [*["AVIF"] * 12, "JPEG", "BMP"]
+    shelve("mixed", *(picture(photos / f"{n}.{kind}", [], format_=kind) for n, kind in enumerate(kinds)))
+    path, made = take("hf", job="mixed", images=images)
+    rows = loaded(path, tmp_path / "cache")
+    if images == "none":
+        assert (len(rows), made.left_out) == (14, {})
+    else:
+        assert [row["image"].size for row in rows] == [(64, 48)] * 2
+        assert made.left_out == {"AVIF pictures, which datasets does not read": 12}
+
+
+def loaded(folder: Path, cache: Path) -> list[dict[str, Any]]:
+    """The rows of a folder as `datasets` has them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import datasets
+
+        return list(datasets.load_dataset(str(folder), split="train", cache_dir=str(cache)))

@@ -1,24 +1,30 @@
 """An export is there whole or not at all, says what it is, and harms nothing that lies in its way."""
 
+import csv
 import hashlib
 import json
 import os
 import tarfile
+import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
-from catalog.exports import FORMATS
+from catalog.exports import FORMATS, run
 from catalog.exports.base import Options
+from catalog.exports.manifest import listed_files, unlisted_file, write_manifest, write_unfinished
 from catalog.exports.run import Order, export
-from catalog.reader import Reader
+from catalog.reader import Reader, open_reader
 from catalog.search import Search
 from schemas.errors import SetupError, UsageError
+from schemas.recipes import Recipe
 from schemas.uris import path_of
 from tests.catalog.conftest import Picture, Shelve, Thing
-from tests.catalog.exports.conftest import CAT, DOG, manifest_of, name_of, picture
+from tests.catalog.exports.conftest import CAT, DOG, fetch, manifest_of, name_of, picture
 
 ALL = sorted(FORMATS)
 
@@ -39,7 +45,8 @@ def test_manifest_says_what_it_is_and_hashes_every_file(take: Any, format_: str,
     told = manifest_of(path)
     assert (told["job"], told["job_state"], told["format"]) == ("zoo", "finished", format_)
     assert told["filters"] == {"task": "brief"}
-    assert told["recipes"] == [{"task": "brief", "prompt": "<grounding>brief", "model": "null", "revision": "r"}]
+    recipe = Recipe(task="brief", prompt="<grounding>brief", model="null", revision="r", dtype="float32")
+    assert told["recipes"] == [json.loads(recipe.canonical)]
     assert told["counts"] == dict(made.counts)
     assert told["left_out"] == {reason: count for reason, count in made.left_out.items() if count}
     folder = path if path.is_dir() else path.parent
@@ -81,6 +88,65 @@ def test_force_deletes_nothing_that_is_not_ours(take: Any, format_: str, tmp_pat
     with pytest.raises(SetupError, match="no part of an export"):
         take(format_, force=True)
     assert foreign.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("zoo")
+def test_force_takes_away_what_only_the_old_format_has(take: Any, tmp_path: Path) -> None:
+    for format_, sides in [("labelstudio", {"out.config.xml"}), ("jsonl", set()), ("labelstudio", {"out.config.xml"})]:
+        take(format_, out="out", force=True)
+        assert names_in(tmp_path) == {"out", "out.manifest.json"} | sides
+
+
+def test_a_manifest_lists_every_file_of_its_folder_and_no_other(tmp_path: Path) -> None:
+    names = ["a", "a.b", "b/c", "b/a/z", "b-/c", "b/c-", "b.txt", "B/x", "ü/1"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    manifest = tmp_path / "manifest.json"
+    assert write_manifest(manifest, {}) == sum(map(len, map(str.encode, names)))
+    assert sorted(listed_files(manifest)) == sorted(names)
+    assert unlisted_file(tmp_path, manifest) is None
+    (tmp_path / "b/c").unlink()
+    assert unlisted_file(tmp_path, manifest) is None
+    for foreign in ("0", "b/b", "b/a/zz", "zz", "ü/0/1"):
+        (tmp_path / foreign).parent.mkdir(exist_ok=True)
+        (tmp_path / foreign).symlink_to(tmp_path)
+        assert unlisted_file(tmp_path, manifest) == foreign
+        (tmp_path / foreign).unlink()
+
+
+def test_what_lies_in_the_way_is_looked_through_in_constant_memory(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    write_unfinished(manifest, (f"images/{number:0100}" for number in range(20_000)))
+    (tmp_path / "notes.txt").touch()
+    tracemalloc.start()
+    try:
+        assert unlisted_file(tmp_path, manifest) == "notes.txt"
+        (tmp_path / "notes.txt").rename(tmp_path / "zoo")
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / ("z" * 9)).touch()
+        assert unlisted_file(tmp_path, manifest) == "zoo"
+        (tmp_path / "zoo").unlink()
+        assert unlisted_file(tmp_path, manifest) == "images/zzzzzzzzz"
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("format_", ["yolo", "hf"])
+def test_a_linked_picture_that_goes_away_meanwhile_costs_only_itself(
+    take: Any, zoo: dict[str, Picture], format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dog, real = path_of(zoo["dog"].uri), run.write_manifest
+    monkeypatch.setattr(run, "write_manifest", lambda *about: [dog.unlink(), real(*about)][1])
+    path, made = take(format_, images="link")
+    files = manifest_of(path)["files"]
+    links = {one["path"]: one["link"] for one in files if "link" in one}
+    assert set(links.values()) == {str(path_of(one.uri)) for one in zoo.values()}
+    assert all(os.readlink(path / name) == link for name, link in links.items())
+    assert made.bytes == sum(one.get("bytes", 0) for one in files)
+    monkeypatch.undo()
+    assert take(format_, images="link", force=True)[1].lost == 1
 
 
 @pytest.mark.usefixtures("zoo")
@@ -176,6 +242,7 @@ def test_links_are_only_to_local_files(shelve: Shelve, reader: Reader, tmp_path:
 HOSTILE = [
     "quote \" and '.jpg",
     "new\nline.jpg",
+    "carriage\rreturn.jpg",
     "..\\..\\up.jpg",
     "x" * 251 + ".jpg",
     "<script>&.jpg",
@@ -191,7 +258,7 @@ def test_hostile_names_stay_inside_the_target(
     take: Any, shelve: Shelve, photos: Path, format_: str, tmp_path: Path
 ) -> None:
     pictures = [picture(photos / name, [Thing("a dog", [DOG])]) for name in HOSTILE]
-    shelve("zoo", *pictures, picture(photos / "b.jpg", [Thing('a "<cat>" \x07 & dog\x1b', [CAT])]))
+    shelve("zoo", *pictures, picture(photos / "b.jpg", [Thing('a "<cat>" \x07 &\r dog\x1b', [CAT])]))
     path, made = take(format_, categories="phrase")
     assert made.counts["images"] == len(HOSTILE) + 1
     assert names_in(tmp_path) - {path.name, f"{path.name}.manifest.json", f"{path.name}.config.xml"} == set()
@@ -202,6 +269,11 @@ def test_hostile_names_stay_inside_the_target(
             assert name.isprintable()
             assert len(one.name) < 100
             assert one.resolve().is_relative_to(path)
+    for table in [path] if format_ == "csv" else path.glob("images.csv"):
+        with table.open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert len(rows) == 1 + len(HOSTILE) + 1
+        assert {len(row) for row in rows} == {len(rows[0])}
     for shard in path.glob("*.tar") if path.is_dir() else ():
         with tarfile.open(shard) as tar:
             for name in tar.getnames():
@@ -226,3 +298,19 @@ def test_filters_take_images_and_only_found_takes_their_boxes(take: Any) -> None
     assert phrases == {"dog": ["two cats"], "wrong": ["a cat"]}
     assert made.left_out["boxes that the filters did not find"] == 2
     assert manifest_of(path)["filters"] == {"phrases": ["cat"], "only_found": True}
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.usefixtures("zoo")
+def test_slow_pictures_do_not_have_the_server_cut_the_export_off(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a server that ends who stands idle in a transaction, when pictures and hashes take longer, all is there."""
+    real = run.write_manifest
+    monkeypatch.setattr(run, "write_manifest", lambda *about: [time.sleep(0.6), real(*about)][1])
+    order = Order(search=Search(job="zoo"), format="webdataset", out=tmp_path / "out")
+    url = make_url(database_url).update_query_dict({"options": "-c idle_in_transaction_session_timeout=300"})
+    with open_reader(url.render_as_string(hide_password=False)) as reader:
+        made = export(reader, order, lambda uri: [time.sleep(0.6), fetch(uri)][1])
+        assert reader.select("SELECT 1").rows
+    assert made.counts["images"] == 4
