@@ -61,6 +61,16 @@ class PostgresqlReader(Reader):
                 raise Interrupted from None
             raise SetupError(f"{self} cannot be read: {first_line(error)}; check the role and its rights") from None
 
+    def step_by_step(self) -> None:
+        settings = (f"set_config('{name}', '{value}', true)" for name, value in _STEP_BY_STEP.items())
+        self.select(f"SELECT {', '.join(settings)}")
+
+    def expected(self, table: str, condition: str, values: dict[str, Any]) -> float:
+        """How many rows fulfil a condition, as the planner has it from its statistics."""
+        query = f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {table} WHERE {condition}"
+        (((plan,),),) = self.select(query, values).rows
+        return float(plan["Plan"]["Plan Rows"])
+
     def ask(self, query: str, *, timeout_s: float = TIMEOUT_S, most_rows: int = MOST_ROWS) -> Answer:
         from psycopg import Error
         from psycopg.errors import QueryCanceled
@@ -103,6 +113,13 @@ class PostgresqlReader(Reader):
         self._database.close()
 
 
+_STEP_BY_STEP = {
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_hashagg": "off",
+    "max_parallel_workers_per_gather": "0",
+    "jit": "off",
+}
 _POWERS = """
     SELECT 1 FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER') AND (rolsuper OR rolname IN
     ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')) LIMIT 1

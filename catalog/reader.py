@@ -65,6 +65,17 @@ class Reader(ABC):
     def _select(self, query: str, values: dict[str, Any]) -> Answer:
         """The same. Raises Interrupted where it is `_cancel` that ends it."""
 
+    def step_by_step(self) -> None:
+        """Have `select`, until the next `rest`, take row by row what it needs of an ordered index, and then stop.
+
+        PostgreSQL else prepares for all rows where it expects few, and sets several processes to it, which read ahead.
+        """
+        return
+
+    @abstractmethod
+    def expected(self, table: str, condition: str, values: dict[str, Any]) -> float:
+        """About how many rows fulfil a condition, without reading them all."""
+
     def interrupt(self) -> None:
         """Called in another thread: `select` ends now, and until the next `rest`, with Interrupted."""
         self._interrupted = True

@@ -91,18 +91,17 @@ def find_page(reader: Reader, search: Search, *, limit: int, after: str = "", ba
 
     Raises UsageError for a cursor that is none, and for a job that there is not.
     """
+    reader.step_by_step()
     sql = Statement(reader, search, backwards=backwards)
     query = sql.page(after)
     if query is None:
         return Page([])
     # an image comes once for each phrase and job that it is found by; nothing sorts them out sooner without reading all
-    wanted = asked = limit + 1
-    found: dict[tuple[Any, ...], None] = {}
+    wanted, asked, found = limit + 1, limit + limit // 4 + 1, dict[tuple[Any, ...], None]()
     while len(found) < wanted and asked:
-        asked *= 2
         rows = reader.select(query, sql.values | {"most": asked}).rows
         found = dict.fromkeys(map(tuple, rows))
-        asked = asked if len(rows) == asked else 0
+        asked = 2 * asked if len(rows) == asked else 0
     some = list(found)[:limit]
     hits = [Hit(*keys[-2:]) if search.names_something else Hit(*reversed(keys)) for keys in some]
     return Page(hits, packed(some[-1]) if len(found) > limit else "")

@@ -24,6 +24,8 @@ from catalog.reader import (
 from schemas.errors import SetupError
 
 BUSY_TIMEOUT_S = 30.0
+COUNT_TO = 50_000
+"""Rows that are counted in some milliseconds."""
 STEPS_BETWEEN_SIGNALS = 100_000
 """Steps of SQLite's machine, some milliseconds, after which Python may see Ctrl-C."""
 
@@ -64,6 +66,11 @@ class SqliteReader(Reader):
             if str(error) == "interrupted":
                 raise (Interrupted if self._interrupted else KeyboardInterrupt) from None
             raise
+
+    def expected(self, table: str, condition: str, values: dict[str, Any]) -> float:
+        """As far as they are counted: SQLite keeps no statistics."""
+        query = f"SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT {COUNT_TO}) counted"
+        return float(self.select(query, values).rows[0][0])
 
     def ask(self, query: str, *, timeout_s: float = TIMEOUT_S, most_rows: int = MOST_ROWS) -> Answer:
         deadline = time.monotonic() + (timeout_s or math.inf)
