@@ -5,9 +5,9 @@
                                  [--at URL ...] [--json FILE]
 
 The archive is made up: two and a half groundings an image, phrases of an adjective and a noun drawn by Zipf's law,
-boxes and scores at random; a thousandth of the images is in a second, small job. Each kind of question is asked with as
-many words as `--draws` says, drawn by the same law, so that common words come often; each is asked once before it is
-timed. Times are from the call to the records in hand.
+boxes anywhere on the model's grid, scores at random; a thousandth of the images is in a second, small job. Each kind of
+question is asked with as many words as `--draws` says, drawn by the same law, so that common words come often; each is
+asked once before it is timed. Times are from the call to the records in hand.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from catalog.records import records_of
 from catalog.search import Search, find_page
 from schemas.caption_search import AT_ONCE, CREATE, DROP, index_captions
 from schemas.database import Database
+from schemas.grounding import GRID
 from schemas.heads import head_of
 from schemas.migrations import upgrade
 from schemas.recipes import Recipe
@@ -144,7 +145,10 @@ def batch(random: np.random.Generator, first: int, most: int) -> dict[str, tuple
     nouns = random.choice(NOUNS, total, p=zipf(NOUNS))
     adjectives = random.choice(ADJECTIVES, total, p=zipf(ADJECTIVES))
     verbs = random.choice(VERBS, images, p=zipf(VERBS))
-    low, high = random.uniform(0, 0.7, (total, 2)), random.uniform(0.05, 0.3, (total, 2))
+    corner, size = (
+        random.integers(0, 21, (total, 2)),
+        random.integers(2, 11, (total, 2)),
+    )  # in cells of the model's grid
     scores = random.beta(5, 2, total)
     ids = range(first + 1, first + images + 1)
     entities, boxes, annotations, place = [], [], [], 0
@@ -155,9 +159,10 @@ def batch(random: np.random.Generator, first: int, most: int) -> dict[str, tuple
         at = 0
         for ordinal, phrase in enumerate(phrases):
             at = caption.index(phrase, at)
-            (x, y), (w, h), score = low[place].tolist(), high[place].tolist(), float(scores[place])
+            (x, y), (w, h), score = corner[place].tolist(), size[place].tolist(), float(scores[place])
             entities.append((id_, ordinal, phrase, phrase, at, at + len(phrase), score, head_of(phrase)))
-            boxes.append((id_, ordinal, 0, x, y, x + w, y + h, w * h, score, True))
+            corners = ((x + 0.5) / GRID, (y + 0.5) / GRID, (x + w + 0.5) / GRID, (y + h + 0.5) / GRID)
+            boxes.append((id_, ordinal, 0, *corners, w * h / GRID**2, score, True))
             at, place = at + len(phrase), place + 1
     return {
         "contents": ("id sha256 width height format size", [(id_, f"{id_:064x}", 640, 480, "JPEG", 99) for id_ in ids]),
@@ -231,7 +236,7 @@ def questions() -> dict[str, Callable[[np.random.Generator], Question]]:
         "full text, a prefix": lambda r: page(text=f"{noun(r)[:5]}*"),
         "noun, score > 0.8": lambda r: page(phrases=(noun(r),), min_score=0.8),
         "noun, score > 0.8, area > 0.06": lambda r: page(phrases=(noun(r),), min_score=0.8, min_area=0.06),
-        "noun, area < 0.004 (of 160 boxes one)": lambda r: page(phrases=(noun(r),), max_area=0.004),
+        "noun, area < 0.004 (few boxes)": lambda r: page(phrases=(noun(r),), max_area=0.004),
         "noun, top left, job": lambda r: page(phrases=(noun(r),), place="top-left", job="archive"),
         "noun, small job": lambda r: page(phrases=(noun(r),), job="sample"),
         "two nouns": lambda r: page(phrases=(noun(r), noun(r))),

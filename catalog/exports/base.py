@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import orjson
+
 from catalog.records import Box, Entity, Record
 from schemas.recipes import Recipe
 
@@ -18,8 +20,6 @@ NO_PHRASE = "object"
 """The category of a box to which the model has given no phrase."""
 LOST = "left_out.jsonl"
 """In the folder of an export with pictures: those that could not be had."""
-to_json = json.JSONEncoder(check_circular=False).encode
-"""One line of JSON of what is no cycle: `json.dumps` makes an encoder for each."""
 CATEGORIES = ("head", "phrase")
 IMAGES = ("copy", "link", "none")
 
@@ -140,6 +140,11 @@ class Categories:
 def _category(words: str) -> str:
     """The words in one line, as every tool can show them."""
     return words if words.isprintable() and words else re.sub(r"[^ -~]+", " ", words).strip() or NO_PHRASE
+
+
+def to_json(what: Any) -> str:
+    """One line of JSON. (By orjson, which takes a tenth of the time of the standard library's.)"""
+    return orjson.dumps(what).decode()
 
 
 def pixel_box(box: Box, record: Record) -> tuple[float, float, float, float]:
