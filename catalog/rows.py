@@ -1,19 +1,22 @@
 """CSV as every tool reads it, its lines ended by a newline alone."""
 
 import csv
-from typing import Any, TextIO
+from collections.abc import Iterable
+from typing import Any
 
 
-def csv_writer(file: TextIO) -> Any:
-    """A `csv.writer` that quotes a carriage return too, as readers take it for the end of a row."""
-    return csv.writer(_Lines(file), lineterminator="\r\n")  # what stands in here is quoted, and nothing else
+class CsvText:
+    """Calls give the CSV of some cells, without the end of a line: `"a, b",1.5`."""
 
+    def __init__(self) -> None:
+        # what stands in the line's end is quoted within a cell, as readers take a lone \r for an end too
+        self._writer = csv.writer(self, lineterminator="\r\n")
+        self._text = ""
 
-class _Lines:
-    """A file whose rows come one by one, each with its \\r\\n."""
+    def __call__(self, cells: Iterable[Any]) -> str:
+        self._writer.writerow(cells)
+        return self._text
 
-    def __init__(self, file: TextIO) -> None:
-        self._write = file.write
-
-    def write(self, row: str) -> None:
-        self._write(row[:-2] + "\n")
+    def write(self, line: str) -> None:
+        """What `csv.writer` calls."""
+        self._text = line[:-2]

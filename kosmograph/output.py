@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from catalog.rows import csv_writer
+from catalog.rows import CsvText
 from schemas.environment import database_url
 from schemas.uris import printable
 
@@ -35,9 +35,10 @@ def say_json(document: Any) -> None:
 def say_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """CSV with a header, as spreadsheets and pandas read it: the values as they are, but on a terminal."""
     shown = (lambda value: printable(str(value))) if sys.stdout.isatty() else str
-    writer = csv_writer(sys.stdout)
-    writer.writerow([shown(name) for name in columns])
-    writer.writerows([value if value is None else shown(_plain(value)) for value in row] for row in rows)
+    text = CsvText()
+    print(text(shown(name) for name in columns))  # noqa: T201
+    for row in rows:
+        print(text(value if value is None else shown(_plain(value)) for value in row))  # noqa: T201
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from catalog.exports.base import Categories, Work, extension
 from catalog.exports.pictures import Shelves, pictured
 from catalog.records import Record
-from catalog.rows import csv_writer
+from catalog.rows import CsvText
 from schemas.errors import SetupError
 
 READS = frozenset({"avif", "bmp", "jp2", "jpg", "png", "tif", "webp"})
@@ -25,8 +25,8 @@ def write(records: Iterable[Record], work: Work) -> None:
         (work.path / "train.txt").open("w") as listed,
         (work.path / "images.csv").open("w", encoding="utf-8", newline="") as sources,
     ):
-        table = csv_writer(sources)
-        table.writerow(("file", "uri", "width", "height"))
+        text = CsvText()
+        sources.write(text(("file", "uri", "width", "height")) + "\n")
         drawable = map(work.drawable, work.readable(records, READS, "ultralytics"))
         for record, picture in pictured(drawable, work, once=True):
             label = labels.place(record, "txt")
@@ -37,7 +37,7 @@ def write(records: Iterable[Record], work: Work) -> None:
                     images.put(record, picture, link=work.options.images == "link")
                 name = f"images/{label.parent.name}/{label.stem}.{extension(record)}"
                 listed.write(f"./{name}\n")
-                table.writerow((name, record.uri, record.width, record.height))
+                sources.write(text((name, record.uri, record.width, record.height)) + "\n")
     # without `path`: the lists are then sought where this file is
     told = {"train": "train.txt", "val": "train.txt", "names": dict(enumerate(categories.names))}
     (work.path / "data.yaml").write_text(yaml.safe_dump(told, allow_unicode=True, sort_keys=False), encoding="utf-8")
