@@ -2,13 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from catalog.exports import FORMATS, Format
+from catalog.exports.ahead import ahead
 from catalog.exports.base import Options, Work
 from catalog.exports.drafts import Target, drafting
 from catalog.exports.manifest import write_manifest
@@ -78,15 +80,24 @@ def _is_wanted(recipe: Recipe, search: Search) -> bool:
 
 
 def _records(reader: Reader, order: Order, work: Work, progress: Callable[[int], None]) -> Iterator[Record]:
-    """The records to write. No transaction is open while they are: their pictures may take minutes."""
+    """The records to write."""
+    pages = _read(reader, order, work)
+    # a server works while we write; SQLite would do so in this process, and the two would only be in each other's way
+    with closing(pages if reader.dialect == "sqlite" else ahead(pages)) as found:
+        for records in found:
+            yield from records
+            progress(len(records))
+
+
+def _read(reader: Reader, order: Order, work: Work) -> Generator[list[Record]]:
+    """No transaction is open while records are written: their pictures may take minutes."""
     search = order.search
     for records in every_record(reader, search):
         if order.only_found:
             ids = {record.annotation_id for record in records}
             records = _found(records, matches_of(reader, search, ids), work.left_out)
         reader.rest()
-        yield from records
-        progress(len(records))
+        yield records
 
 
 def _found(records: Sequence[Record], matches: set[Match], left_out: Counter[str]) -> list[Record]:
