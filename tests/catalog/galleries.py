@@ -1,11 +1,13 @@
 """Pictures that are really there, and the gallery that shows them."""
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from PIL import Image
@@ -18,6 +20,7 @@ from schemas.settings import load_settings
 from schemas.uris import file_uri, path_of
 from tests.catalog.conftest import Picture, Thing
 
+T = TypeVar("T")
 Gallery = Callable[..., TestClient]
 
 
@@ -72,3 +75,9 @@ def gallery(database_url: str, tmp_path: Path) -> Iterator[Gallery]:
             return stack.enter_context(TestClient(app, base_url="http://localhost", follow_redirects=False))
 
         yield make
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns, in a thread of its own: Playwright's loop runs in that of the tests."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from catalog.gallery.guard import HEADERS, Access, Guard
+from tests.catalog.galleries import run
 
 TOKEN = "a-secret-of-some-length"
 
@@ -126,7 +127,7 @@ def test_more_requests_than_can_be_answered_are_told_to_come_again(monkeypatch: 
         await asyncio.gather(*first)
         await ask(guarded)
 
-    asyncio.run(many())
+    run(many())
     assert answers == [503, 200, 200, 200, 200]
 
 

@@ -23,7 +23,7 @@ from schemas.caption_search import TABLE, index_captions
 from schemas.database import Database
 from schemas.errors import Code, PermanentFailure
 from tests.catalog.conftest import Picture, Shelve, Thing
-from tests.catalog.galleries import Gallery, gallery, ids_of, real_picture
+from tests.catalog.galleries import Gallery, gallery, ids_of, real_picture, run
 from tests.catalog.test_reader import FOREVER
 
 __all__ = ["gallery"]
@@ -55,7 +55,7 @@ def test_question_is_given_up_when_its_time_is_over_and_no_other_one_suffers(
         monkeypatch.setattr("catalog.gallery.readers.PATIENCE_S", 60)
         assert await asyncio.gather(*(readers.ask(one) for _ in range(200))) == [1] * 200
 
-    asyncio.run(ask())
+    run(ask())
 
 
 def test_question_that_begins_again_and_again_is_given_up_too(
@@ -77,7 +77,7 @@ def test_question_that_begins_again_and_again_is_given_up_too(
             await readers.ask(many)
         assert await asyncio.to_thread(ended.wait, 30)
 
-    asyncio.run(ask())
+    run(ask())
 
 
 def test_question_is_not_interrupted_for_the_one_before(readers: Readers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_question_is_not_interrupted_for_the_one_before(readers: Readers, monkey
             assert await asyncio.gather(*(readers.ask(some, 20) for _ in range(CONNECTIONS))) == [20] * CONNECTIONS
             await asyncio.gather(*impatient)
 
-    asyncio.run(ask())
+    run(ask())
 
 
 def test_slow_search_is_told_on_its_page(shelve: Shelve, gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
