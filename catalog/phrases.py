@@ -24,13 +24,14 @@ class Phrase:
 
 def phrase_named(text: str) -> Phrase:
     """What a text names. Raises UsageError where that is nothing."""
+    exact = text.strip().startswith("=")
     norm = phrase_norm(text.strip().removeprefix("="))
     if norm.endswith("*"):
         found = Phrase(norm.rstrip("*"), begins=True)
-    elif " " in norm or text.strip().startswith("="):
+    elif exact or " " in norm:
         found = Phrase(norm)
     else:
         found = Phrase(norm, head_of(norm))
-    if not found.norm.strip() or not (found.head or found.begins or " " in norm or text.strip().startswith("=")):
+    if not found.norm.strip() or not (found.head or found.begins or exact or " " in norm):
         raise UsageError(f"the phrase {text!r} names nothing to look for; as in --phrase dog")
     return found

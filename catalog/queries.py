@@ -88,10 +88,10 @@ def captions_are_indexed(reader: Reader) -> bool:
     return reader.select(f"{newest} annotations").rows == reader.select(f"{newest} caption_search_docsize").rows
 
 
-def require_job(reader: Reader, name: str) -> None:
-    """Raises UsageError when there is no job of that name, naming those there are."""
-    if reader.select("SELECT 1 FROM jobs WHERE name = :name", {"name": name}).rows:
-        return
+def require_job(reader: Reader, name: str) -> int:
+    """The id of the job of that name. Raises UsageError when there is none, naming those there are."""
+    if found := reader.select("SELECT id FROM jobs WHERE name = :name", {"name": name}).rows:
+        return int(found[0][0])
     latest = [row[0] for row in reader.select("SELECT name FROM jobs ORDER BY id DESC LIMIT 5").rows]
     known = f"the latest are {', '.join(latest)}" if latest else "there are none yet"
     raise UsageError(f"there is no job {name!r}; {known}")

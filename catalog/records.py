@@ -1,11 +1,11 @@
 """Annotated images as records: what a search has found, and what exports and pages are made of."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from catalog.reader import Reader
-from catalog.search import Hit, Search, every_hit
+from catalog.search import Hit, Match, Search, every_hit
 
 AT_ONCE = 1_000
 """Records that stand in memory at once while they are streamed."""
@@ -91,6 +91,20 @@ def records_of(reader: Reader, hits: Sequence[Hit], job: str = "") -> list[Recor
     entities = _entities(reader, annotations)
     found: dict[Hit, Any] = {Hit(row[2], row[1]): row for row in reader.select(query, values).rows}
     return [Record(*(*found[hit], entities.get(hit.annotation_id, ()))) for hit in hits if hit in found]
+
+
+def found_in(record: Record, matches: Collection[Match]) -> list[Entity]:
+    """The record's entities, each with those of its boxes that are among the matches."""
+    return [
+        entity._replace(
+            boxes=[
+                box
+                for number, box in enumerate(entity.boxes)
+                if Match(record.annotation_id, entity.ordinal, number) in matches
+            ]
+        )
+        for entity in record.entities
+    ]
 
 
 def every_record(reader: Reader, search: Search, *, at_once: int = AT_ONCE) -> Iterator[list[Record]]:

@@ -45,11 +45,16 @@ class Search:
         for name, _ in self.relations:
             if name not in RELATIONS:
                 raise UsageError(f"there is no relation {name!r}; there are {', '.join(RELATIONS)}")
-        for phrase in [*self.phrases, *(phrase for _, phrase in self.relations)]:
+        for phrase in self.every_phrase:
             phrase_named(phrase)
         for part in self.place.split("-") if self.place else ():
             if part not in PLACES:
                 raise UsageError(f"there is no place {part!r}; there are {', '.join(PLACES)}, also joined: top-left")
+
+    @property
+    def every_phrase(self) -> tuple[str, ...]:
+        """The phrases, and then those of the relations."""
+        return (*self.phrases, *(phrase for _, phrase in self.relations))
 
     @property
     def names_something(self) -> bool:

@@ -6,7 +6,7 @@ shows and not what there is. Where nothing but a job or nothing at all is asked 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog.cursors import unpacked
@@ -111,8 +111,7 @@ class Statement:
 
     def phrase_of(self, hit: "Hit") -> list[str]:
         """What a cursor says before a hit's ids: its phrase, where the search goes by how phrases begin."""
-        search = self._search
-        phrases = [*search.phrases, *(phrase for _, phrase in search.relations)]
+        search, phrases = self._search, self._search.every_phrase
         if search.text or not all(phrase_named(phrase).begins for phrase in phrases):
             return []
         conditions = [f"e.annotation_id = {self._value(hit.annotation_id)}", self._phrase(phrases[0], "e")]
@@ -158,14 +157,15 @@ class Statement:
         self.values[name] = value
         return f":{name}"
 
+    @cached_property
+    def _job_id(self) -> int:
+        return require_job(self._reader, self._search.job)
+
     def _visible(self) -> list[str] | None:
         """What is asked of an outcome; None where no outcome can have it."""
         search, conditions = self._search, ["NOT o.superseded"]
         if search.job:
-            require_job(self._reader, search.job)
-            ((job_id,),) = self._reader.select("SELECT id FROM jobs WHERE name = :name", {"name": search.job}).rows
-            self._job_id = job_id
-            conditions.append(f"o.job_id = {self._value(job_id)}")
+            conditions.append(f"o.job_id = {self._value(self._job_id)}")
         wanted = {name: value for name in ("task", "model") if (value := getattr(search, name))}
         if wanted:
             named = " AND ".join(f"{name} = :{name}" for name in wanted)
@@ -182,8 +182,7 @@ class Statement:
         phrase that fewest images have, or the job where it is smaller. All ways but those by how a phrase begins are in
         one order, whichever is taken.
         """
-        search = self._search
-        phrases = [*search.phrases, *(phrase for _, phrase in search.relations)]
+        search, phrases = self._search, self._search.every_phrase
         if search.text:
             words = [words_of(phrase_named(phrase)) for phrase in phrases]
             way = self._words([*terms_of(search.text), *filter(None, words)])
@@ -232,28 +231,25 @@ class Statement:
             return _Way("entities d", "d.annotation_id", condition)
         # an image with two phrases that begin so comes with the first one that is as it should be
         boxes = self._subject_box("e") if self._search.phrases and number == 0 else []
-        earlier = [f"e.phrase_norm {self._bytewise('<')} d.phrase_norm", self._phrase(phrase, "e"), *boxes]
-        again = f"EXISTS (SELECT 1 FROM entities e WHERE e.annotation_id = d.annotation_id AND {' AND '.join(earlier)})"
+        again = self._has("d.annotation_id", phrase, f"e.phrase_norm {self._bytewise('<')} d.phrase_norm", *boxes)
         return _Way("entities d", "d.annotation_id", f"{condition} AND NOT {again}", ("d.phrase_norm",))
 
     def _others(self, first: int | None, own: str = "o.annotation_id") -> list[str]:
         """The conditions of all phrases and boxes, but for the phrase that the search begins with."""
         partners = enumerate((phrase for _, phrase in self._search.relations), len(self._search.phrases))
         # what the boxes say again, and the index of phrases knows sooner
-        there = [
-            [f"e.annotation_id = {own}", self._phrase(phrase, "e")] for number, phrase in partners if number != first
-        ]
-        conditions = [f"EXISTS (SELECT 1 FROM entities e WHERE {' AND '.join(named)})" for named in there]
+        conditions = [self._has(own, phrase) for number, phrase in partners if number != first]
         for number, phrase in enumerate(self._search.phrases):
             box = self._subject_box("d" if number == first else "e") if number == 0 else []
-            if number == first:
-                conditions += box
-            else:
-                named = [f"e.annotation_id = {own}", self._phrase(phrase, "e"), *box]
-                conditions.append(f"EXISTS (SELECT 1 FROM entities e WHERE {' AND '.join(named)})")
+            conditions += box if number == first else [self._has(own, phrase, *box)]
         if not self._search.phrases and (boxes := self._box_conditions("b")):
             conditions.append(f"EXISTS (SELECT 1 FROM boxes b WHERE b.annotation_id = {own} AND {' AND '.join(boxes)})")
         return conditions
+
+    def _has(self, own: str, phrase: str, *more: str) -> str:
+        """That an annotation, by its id, has an entity e of this phrase, of which more may be asked."""
+        asked = " AND ".join([f"e.annotation_id = {own}", self._phrase(phrase, "e"), *more])
+        return f"EXISTS (SELECT 1 FROM entities e WHERE {asked})"
 
     def _subject_box(self, entity: str) -> list[str]:
         """That an entity of the first phrase has such a box as is asked for; nothing, where nothing is."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from catalog.queries import captions_are_indexed, places_of
 from catalog.reader import Reader
-from catalog.records import Record, records_of
+from catalog.records import Record, found_in, records_of
 from catalog.search import Match, Search, find_page, matches_of
 from kosmograph.control import open_database
 from kosmograph.output import say, say_json, say_table, warn
@@ -88,12 +88,7 @@ def _say(records: Sequence[Record], matches: Collection[Match], cursor: str) -> 
 
 def _found(record: Record, matches: Collection[Match]) -> list[tuple[str, float | None, float]]:
     """Phrase, score and area of each box that the record was found for."""
-    return [
-        (entity.phrase, box.score, box.area)
-        for entity in record.entities
-        for number, box in enumerate(entity.boxes)
-        if Match(record.annotation_id, entity.ordinal, number) in matches
-    ]
+    return [(entity.phrase, box.score, box.area) for entity in found_in(record, matches) for box in entity.boxes]
 
 
 def _document(record: Record, matches: Collection[Match]) -> dict[str, Any]:

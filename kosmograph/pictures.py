@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.queries import Place
-from catalog.records import Entity, Record
+from catalog.records import Entity, Record, found_in
 from catalog.search import Match
 from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError
 from schemas.roots import Roots
@@ -99,16 +99,7 @@ def save_sheet(
 
 def _found(record: Record, matches: Collection[Match]) -> Sequence[Entity]:
     """The entities with the boxes that a record was found for; with all of them where it was found by its words."""
-    marked = [
-        entity._replace(
-            boxes=[
-                box
-                for number, box in enumerate(entity.boxes)
-                if Match(record.annotation_id, entity.ordinal, number) in matches
-            ]
-        )
-        for entity in record.entities
-    ]
+    marked = found_in(record, matches)
     return marked if any(entity.boxes for entity in marked) else record.entities
 
 

@@ -3,9 +3,11 @@
 Boxes are fractions of the picture, y downwards. `{a}` and `{b}` stand for the two boxes' aliases in a statement.
 """
 
+from schemas.grounding import GRID
+
 NEAR = 0.1
 """How wide the gap between two near boxes is at most, along either side, as a fraction of that side of the picture."""
-CELL = 1 / 32
+CELL = 1 / GRID
 """A cell of the model's grid: nothing is told apart that is finer."""
 
 _CENTRE_X, _CENTRE_Y = "({0}.x1 + {0}.x2) / 2", "({0}.y1 + {0}.y2) / 2"

@@ -16,7 +16,7 @@ from catalog.exports.drafts import Target, drafting
 from catalog.exports.manifest import write_manifest
 from catalog.queries import progress_of, recipes_of, require_job
 from catalog.reader import Reader
-from catalog.records import Record, every_record
+from catalog.records import Entity, Record, every_record, found_in
 from catalog.search import Match, Search, matches_of
 from schemas.errors import SetupError
 from schemas.recipes import Recipe
@@ -104,15 +104,14 @@ def _found(records: Sequence[Record], matches: set[Match], left_out: Counter[str
     """The records with the boxes that match, and the entities that have one."""
     kept = []
     for record in records:
-        entities = []
-        for entity in record.entities:
-            marked = [(Match(record.annotation_id, entity.ordinal, n), box) for n, box in enumerate(entity.boxes)]
-            boxes = [box for match, box in marked if match in matches]
-            left_out["boxes that the filters did not find"] += len(marked) - len(boxes)
-            if boxes:
-                entities.append(entity._replace(boxes=boxes))
+        entities = [entity for entity in found_in(record, matches) if entity.boxes]
+        left_out["boxes that the filters did not find"] += _boxes(record.entities) - _boxes(entities)
         kept.append(record._replace(entities=entities))
     return kept
+
+
+def _boxes(entities: Sequence[Entity]) -> int:
+    return sum(len(entity.boxes) for entity in entities)
 
 
 def _about(reader: Reader, order: Order, format_: Format, work: Work) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from typing import Any
 from catalog.queries import progress_of, recipes_of, require_job
 from catalog.reader import Reader
 from catalog.report.facts import BoxFacts, CaptionFacts, FailureFacts, Figures, JobFacts, Named, Pair, Rate
-from schemas.relations import CELL
+from schemas.grounding import GRID
 from schemas.views import NOW
 
-GRID = round(1 / CELL)
 SCORE_BINS = 20
 AREAS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Where the classes of areas end, each of which begins with the end before: fractions of the picture."""

@@ -11,8 +11,9 @@ from catalog.commands import quoted, retry_command
 from catalog.drawing import COLOURS, Colour, ink_on
 from catalog.report import plots, words
 from catalog.report.facts import Figures, JobFacts
-from catalog.report.figures import GRID, PAIRED
+from catalog.report.figures import PAIRED
 from catalog.report.sample import Shown
+from schemas.grounding import GRID
 from schemas.uris import masked, printable
 
 NOTES = {

@@ -8,6 +8,7 @@ from io import BytesIO
 from PIL import Image
 
 from catalog.drawing import colour_number, draw, note_of, pieces_of
+from catalog.queries import require_job
 from catalog.reader import Reader
 from catalog.records import Record, records_of
 from catalog.search import Hit
@@ -43,9 +44,8 @@ class Shown:
 
 def sample_of(reader: Reader, job: str, number: int) -> list[Record]:
     """So many annotated images from all over a job, in the order of their ids; of several prompts, of each in turn."""
-    ((job_id,),) = reader.select("SELECT id FROM jobs WHERE name = :job", {"job": job}).rows
     annotated = "o.job_id = :job AND o.annotation_id IS NOT NULL AND NOT o.superseded"
-    values = {"job": job_id}
+    values = {"job": require_job(reader, job)}
     ((first, last),) = reader.select(
         f"SELECT MIN(o.image_id), MAX(o.image_id) FROM outcomes o WHERE {annotated}", values
     ).rows
