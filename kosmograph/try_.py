@@ -84,7 +84,7 @@ def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFa
             try:
                 loaded = loader.load(uri, exact=True).result()
                 # all of them at once: the engine looks at the image once for those that wait together
-                asked = [engine.submit(request_of(recipe, loaded.pixels)) for recipe in recipes]
+                asked = [engine.submit(request_of(recipe, recipe.prompt, loaded.pixels)) for recipe in recipes]
                 for recipe, generation in zip(recipes, (future.result() for future in asked), strict=True):
                     grounding = parse(generation.raw_text)
                     scores = score(grounding, generation, engine.vocabulary).entities
