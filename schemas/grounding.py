@@ -1,5 +1,6 @@
 """From the text that KOSMOS-2 generates to a caption, its entities and their boxes."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,6 +103,16 @@ def box_from_cells(first: int, second: int) -> tuple[float, float, float, float]
     (row1, column1), (row2, column2) = divmod(first, GRID), divmod(second, GRID)
     near, far = (0.0, 1.0) if row1 == row2 or column1 == column2 else (0.5, 0.5)
     return (column1 + near) / GRID, (row1 + near) / GRID, (column2 + far) / GRID, (row2 + far) / GRID
+
+
+def cells_from_box(x1: float, y1: float, x2: float, y2: float) -> tuple[int, int]:
+    """The cells that hold the upper left and the lower right corner of a box, in fractions of the image.
+
+    (The rule of microsoft/unilm, as `coordinate_to_patch_index` in transformers.)
+    """
+    left, top = (math.floor(value * GRID) for value in (x1, y1))
+    right, bottom = (max(0, math.ceil(value * GRID - 1)) for value in (x2, y2))
+    return top * GRID + left, bottom * GRID + right
 
 
 def _objects(raw_text: str) -> Iterator[tuple[int, int, tuple[Box, ...]]]:

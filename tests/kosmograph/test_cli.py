@@ -17,7 +17,8 @@ from schemas.ledger import jobs
 from tests.pipeline.conftest import Run
 
 DECODING = {"--max-new-tokens", "--min-new-tokens", "--no-repeat-ngram-size", "--constrained"}
-RECIPES = {"--task", "--phrase", "--question", "--prompt"} | DECODING
+WORDS = {"--phrase", "--expression", "--region", "--question", "--plain-question", "--prompt"}
+RECIPES = {"--task"} | WORDS | DECODING
 MODEL = {"--model", "--revision", "--dtype"}
 LISTING = {
     "--job",
@@ -38,7 +39,7 @@ FILTERS = {"--phrase", "--place", "--task", "--model"} | RELATIONS | BOUNDS
 OPTIONS = {
     "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
     "submit": RECIPES | MODEL | LISTING | {"--db"},
-    "try": RECIPES | MODEL | {"--device", "--save", "--allow-http", "--raw", "--json"},
+    "try": RECIPES | MODEL | {"--device", "--save", "--allow-http", "--cleanup", "--json"},
     "dispatch": {"--db", "--broker"},
     "worker": MODEL | {"--db", "--broker", "--device", "--gpus", "--allow-http"},
     "status": {"--watch", "--json", "--db"},

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from transformers import AutoProcessor
 from transformers.models.kosmos2.processing_kosmos2 import (
     clean_text_and_extract_entities_with_bboxes,
+    coordinate_to_patch_index,
     patch_index_to_coordinate,
 )
 
-from schemas.grounding import Box, Entity, Grounding, box_from_cells, parse, phrase_norm
+from schemas.grounding import Box, Entity, Grounding, box_from_cells, cells_from_box, parse, phrase_norm
 
 SNOWMAN = (
     "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object>"
@@ -238,3 +239,81 @@ def test_long_nonsense_is_read_in_linear_time() -> None:
 )
 def test_phrase_norm(phrase: str, norm: str) -> None:
     assert phrase_norm(phrase) == norm
+
+
+corners = st.integers(0, 10_000).map(lambda number: number / 10_000)
+sides = st.tuples(corners, corners).map(sorted).filter(lambda side: side[0] < side[1])
+
+
+@given(sides, sides)
+def test_corners_are_in_the_cells_that_transformers_names(across: list[float], down: list[float]) -> None:
+    box = (across[0], down[0], across[1], down[1])
+    first, second = cells_from_box(*box)
+    assert (first, second) == tuple(coordinate_to_patch_index(box, 32))
+    assert 0 <= first <= second < 1024
+    assert first % 32 <= second % 32
+
+
+SNOWMAN_BOX, CAMPFIRE_BOX = (0.390625, 0.046875, 0.984375, 0.828125), (0.109375, 0.640625, 0.546875, 0.984375)
+PUBLISHED: dict[str, tuple[str, str, list[tuple[str, tuple[int, int], tuple[float, float, float, float]]]]] = {
+    "brief": (
+        f"<grounding> An image of<phrase> a snowman</phrase><object>{pair(44, 863)}</object> warming himself by"
+        f"<phrase> a campfire</phrase><object>{pair(643, 1009)}</object>.",
+        "An image of a snowman warming himself by a campfire.",
+        [("a snowman", (12, 21), SNOWMAN_BOX), ("a campfire", (41, 51), CAMPFIRE_BOX)],
+    ),
+    "detailed": (
+        "<grounding> Describe this image in detail: The image features a snowman sitting by<phrase> a campfire</phrase>"
+        f"<object>{pair(5, 1007)}</object> in the snow. He is wearing<phrase> a hat</phrase><object>{pair(48, 250)}"
+        f"</object>,<phrase> scarf</phrase><object>{pair(240, 604)}</object>, and<phrase> gloves</phrase><object>"
+        f"{pair(400, 532)}</object>, with<phrase> a pot</phrase><object>{pair(610, 872)}</object> nearby and"
+        f"<phrase> a cup</phrase><object>{pair(796, 1023)}</object> nearby.",
+        "Describe this image in detail: The image features a snowman sitting by a campfire in the snow. He is wearing "
+        "a hat, scarf, and gloves, with a pot nearby and a cup nearby.",
+        [
+            ("a campfire", (71, 81), (0.171875, 0.015625, 0.484375, 0.984375)),
+            ("a hat", (109, 114), (0.515625, 0.046875, 0.828125, 0.234375)),
+            ("scarf", (116, 121), (0.515625, 0.234375, 0.890625, 0.578125)),
+            ("gloves", (127, 133), (0.515625, 0.390625, 0.640625, 0.515625)),
+            ("a pot", (140, 145), (0.078125, 0.609375, 0.265625, 0.859375)),
+            ("a cup", (157, 162), (0.890625, 0.765625, 0.984375, 0.984375)),
+        ],
+    ),
+    "phrase": (
+        f"<grounding><phrase> a snowman</phrase><object>{pair(44, 863)}</object> is warming himself by"
+        f"<phrase> the fire</phrase><object>{pair(6, 878)}</object>",
+        "a snowman is warming himself by the fire",
+        [("a snowman", (0, 9), SNOWMAN_BOX), ("the fire", (32, 40), (0.203125, 0.015625, 0.453125, 0.859375))],
+    ),
+    "referring": (
+        f"<grounding><phrase> a snowman next to a fire</phrase><object>{pair(44, 863)}</object>",
+        "a snowman next to a fire",
+        [("a snowman next to a fire", (0, 24), SNOWMAN_BOX)],
+    ),
+    "region": (
+        f"<grounding><phrase> It</phrase><object>{pair(44, 863)}</object> is snowman in a hat and scarf",
+        "It is snowman in a hat and scarf",
+        [("It", (0, 2), SNOWMAN_BOX)],
+    ),
+    "question": (
+        "<grounding> Question: What is special about this image? Answer: The image features<phrase> a snowman</phrase>"
+        f"<object>{pair(44, 863)}</object> sitting by<phrase> a campfire</phrase><object>{pair(643, 1009)}</object>"
+        " in the snow.",
+        "Question: What is special about this image? Answer: The image features a snowman sitting by a campfire "
+        "in the snow.",
+        [("a snowman", (71, 80), SNOWMAN_BOX), ("a campfire", (92, 102), CAMPFIRE_BOX)],
+    ),
+    "question about a region": (
+        f"<grounding> Question: Where is<phrase> the fire</phrase><object>{pair(5, 911)}</object> next to? Answer: Near"
+        f"<phrase> the snowman</phrase><object>{pair(44, 863)}</object>.",
+        "Question: Where is the fire next to? Answer: Near the snowman.",
+        [("the fire", (19, 27), (0.171875, 0.015625, 0.484375, 0.890625)), ("the snowman", (50, 61), SNOWMAN_BOX)],
+    ),
+}
+"""What the authors have published of each task, in the model's card: raw text, caption, entities with their boxes."""
+
+
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_published_example_of_each_task_is_read_as_it_was_published(task: str) -> None:
+    raw_text, caption, entities = PUBLISHED[task]
+    assert ours(raw_text) == (caption, [(phrase, span, [box]) for phrase, span, box in entities])
