@@ -56,6 +56,7 @@ OPTIONS = {
     "sql": {"--format", "--timeout", "--limit", "--explain", "--db"},
     "report": {"--out", "--pictures", "--allow-http", "--db"},
     "serve": {"--host", "--port", "--token", "--allow-http", "--db"},
+    "evaluate": MODEL | {"--device", "--dataset", "--images", "--entities", "--limit", "--out", "--json"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
 }
 Here = Callable[..., Run]
@@ -105,6 +106,11 @@ WRONG_USAGE = [
     ("status", "--db", "oracle://host/name"),
     ("dispatch",),
     ("worker", "--model", "null"),
+    ("evaluate", "here.json", "--images", "."),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "voc"),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "flickr30k"),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "refcoco", "--entities", "."),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "refcoco", "--limit", "0"),
     ("worker", "--model", "null", "--broker", "amqp://host"),
     ("worker", "--model", "null", "--broker", "redis://host", "--gpus", "x"),
     ("worker", "--model", "null", "--broker", "redis://host", "--gpus", "0", "--device", "cpu"),
