@@ -26,12 +26,18 @@ BLOCKS = re.findall(
 )
 
 
+def fits(words: list[str], printed: list[str]) -> bool:
+    """Whether they are the same, up to an … at the end."""
+    return printed[: len(words) - 1] == words[:-1] if words[-1] == "…" else printed == words
+
+
 @pytest.mark.parametrize(("command", "shown"), BLOCKS, ids=[command.split()[1] for command, _ in BLOCKS])
 def test_command_prints_what_the_readme_shows(command: str, shown: str) -> None:
     """Line by line, but for what … leaves out, and for seconds."""
-    run = here(ROOT, *shlex.split(command)[1:])
+    run = here(ROOT, *shlex.split(command)[1:], KOSMOGRAPH_DEVICE="cpu")
     assert run.code == 0, run.err
     printed = iter(re.sub(r"in \d+ s", "in … s", line).split() for line in run.out.splitlines())
     for line in shown.splitlines():
         words = re.sub(r"in \d+ s", "in … s", line).split()
-        assert words in ([], ["…"]) or line.startswith(" ──") or words in printed, line
+        if words and words != ["…"] and not line.startswith(" ──"):
+            assert any(fits(words, one) for one in printed), line

@@ -57,7 +57,7 @@ OPTIONS = {
     "report": {"--out", "--pictures", "--allow-http", "--db"},
     "serve": {"--host", "--port", "--token", "--allow-http", "--db"},
     "evaluate": MODEL | {"--device", "--dataset", "--images", "--entities", "--limit", "--out", "--json"},
-    "doctor": {"--model", "--revision", "--db", "--broker"},
+    "doctor": MODEL | {"--golden", "--db", "--broker"},
 }
 Here = Callable[..., Run]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -106,6 +106,7 @@ WRONG_USAGE = [
     ("status", "--db", "oracle://host/name"),
     ("dispatch",),
     ("worker", "--model", "null"),
+    ("doctor", "--golden", "snowman.jpg"),
     ("evaluate", "here.json", "--images", "."),
     ("evaluate", "here.json", "--images", ".", "--dataset", "voc"),
     ("evaluate", "here.json", "--images", ".", "--dataset", "flickr30k"),
