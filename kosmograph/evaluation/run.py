@@ -1,9 +1,7 @@
 """`evaluate`: from annotation files to a table, in this process."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,9 @@ from kosmograph.evaluation.scoring import EVERY, Score, Tally, boxes_of, is_righ
 from kosmograph.output import say, say_json, say_table, warn
 from schemas.errors import SetupError, SourceError, UsageError
 from schemas.settings import Settings
-from schemas.uris import file_uri
 
 if TYPE_CHECKING:
-    from worker.images import LoadedImage
+    from kosmograph.evaluation.answers import Outcome
 
 MEASURES: dict[str, dict[str, int | None]] = {
     "refcoco": {"accuracy": 1, "upper_bound": EVERY},
@@ -29,9 +26,6 @@ MEASURES: dict[str, dict[str, int | None]] = {
     "coco-json": {"R@1": 1, "upper_bound": EVERY},
 }
 """Data set → measure → how many of the first boxes may be the right one. The order is that of the table."""
-SPLITS = ("train2014", "val2014")
-"""Folders of COCO, in which a file lies whose name says so."""
-PROMPTS_PER_SLOT = 4
 SOME_FAILED, INTERRUPTED = 3, 130
 
 
@@ -109,62 +103,60 @@ def _read(order: Order) -> list[Picture]:
 
 
 def _evaluate(order: Order, pictures: list[Picture], out: TextIO | None, settings: Settings) -> Evaluated:
-    from kosmograph.evaluation.answers import Asking, outcomes
-    from schemas.storage import StorageOptions
-    from worker.cores import loader_processes
-    from worker.images import Limits
-    from worker.loader import Loader
+    from kosmograph.evaluation.answers import answering
     from worker.revision import resolve
-    from worker.service import load_engine
 
     ref = resolve(order.model, order.revision, order.dtype, settings.device)
-    engine, runtime = load_engine(ref, settings)
-    processes = loader_processes(settings, gpu=runtime.startswith("cuda"))
-    tally, unreadable, prompts, began = Tally(MEASURES[order.dataset]), 0, 0, time.monotonic()
-    roots = [os.path.realpath(folder) for folder in _folders(order.images)]
-    with (
-        engine,
-        Loader(Limits.from_settings(settings), processes, StorageOptions.of(settings)) as loader,
-        counting("evaluating", len(pictures), "images") as done,
-    ):
-        in_hand = PROMPTS_PER_SLOT * engine.figures.slots
-
-        def load(picture: Picture) -> "Future[LoadedImage]":
-            return loader.load(file_uri(_find(order.images, picture.name)), exact=True, roots=roots)
-
-        for outcome in outcomes(pictures, load, engine, in_hand, Asking()):
-            if outcome.failure:
-                unreadable += 1
-                warn(f"{outcome.picture.name}: {outcome.failure}")
-            prompts += len(outcome.answers)
-            _count(outcome.picture, outcome.answers, tally, out)
-            done()
-    scores = tally.scores(published_for(order.dataset, order.path))
-    seconds = time.monotonic() - began
-    about = ref.name, ref.revision, ref.dtype, runtime
-    return Evaluated(scores, len(pictures) - unreadable, prompts, unreadable, seconds, *about)
+    with answering(ref, order.images, settings) as (runtime, outcomes):
+        count, began = Count(order.dataset, out, settings.breaker_images), time.monotonic()
+        with counting("evaluating", len(pictures), "images") as one_more:
+            for outcome in outcomes(pictures):
+                count.take(outcome)
+                one_more()
+    return Evaluated(
+        scores=count.tally.scores(published_for(order.dataset, order.path)),
+        images=len(pictures) - count.unreadable,
+        prompts=count.prompts,
+        unreadable=count.unreadable,
+        seconds=time.monotonic() - began,
+        model=ref.name,
+        revision=ref.revision,
+        dtype=ref.dtype,
+        runtime=runtime,
+    )
 
 
-def _folders(images: Path) -> Iterator[Path]:
-    """Where images may lie."""
-    return (folder for folder in (images, *(images / split for split in SPLITS)) if folder.is_dir())
+class Count:
+    """What has come of the images so far. Their answers go to `out` as well, a line of JSON each."""
 
+    def __init__(self, dataset: str, out: TextIO | None, most_failures: int) -> None:
+        self.tally = Tally(MEASURES[dataset])
+        self.prompts = self.unreadable = 0
+        self._in_a_row = 0
+        self._out, self._most_failures = out, most_failures
 
-def _find(images: Path, name: str) -> Path:
-    """The file of that name: in COCO's folder where the name says so and there is one, else in the images' folder."""
-    places = [images / split / name for split in SPLITS if split in name]
-    return Path(os.path.abspath(next((place for place in places if place.is_file()), images / name)))
+    def take(self, outcome: "Outcome") -> None:
+        """One image more. Raises SourceError where so many in a row fail that it is not the images."""
+        if not outcome.failure:
+            self._in_a_row = 0
+            self._add(outcome)
+            return
+        self.unreadable += 1
+        self._in_a_row += 1
+        warn(f"{outcome.picture.name}: {outcome.failure}")
+        if self._in_a_row >= self._most_failures:
+            raise SourceError(f"{self._in_a_row} images in a row could not be read: see that --images is their folder")
 
-
-def _count(picture: Picture, answers: Sequence[str], tally: Tally, out: TextIO | None) -> None:
-    """Counts the answers to a picture's questions, and writes them down; of one that was not asked there are none."""
-    for question, raw_text in zip(picture.questions, answers, strict=False):
-        boxes = boxes_of(raw_text)
-        tally.add(question, boxes)
-        if out:
-            about = {"image": picture.name, "groups": question.groups, "prompt": question.prompt}
-            found = {"raw_text": raw_text, "boxes": boxes, "truth": question.truth}
-            out.write(orjson.dumps(about | found | {"right": is_right(question, boxes)}).decode() + "\n")
+    def _add(self, outcome: "Outcome") -> None:
+        for question, raw_text in zip(outcome.picture.questions, outcome.answers, strict=True):
+            boxes = boxes_of(raw_text)
+            self.prompts += 1
+            self.tally.add(question, boxes)
+            if self._out:
+                about = {"image": outcome.picture.name, "groups": question.groups, "prompt": question.prompt}
+                found = {"raw_text": raw_text, "boxes": boxes, "truth": question.truth}
+                line = about | found | {"right": is_right(question, boxes)}
+                self._out.write(orjson.dumps(line).decode() + "\n")
 
 
 @contextmanager
@@ -210,7 +202,7 @@ def _figure(value: float | None) -> str:
 
 
 def _say_json(order: Order, evaluated: Evaluated) -> None:
-    from kosmograph.evaluation.answers import Asking
+    from kosmograph.evaluation.answers import MAX_NEW_TOKENS, NO_REPEAT_NGRAM_SIZE
 
     document: dict[str, Any] = {
         "dataset": order.dataset,
@@ -219,7 +211,7 @@ def _say_json(order: Order, evaluated: Evaluated) -> None:
         "revision": evaluated.revision,
         "dtype": evaluated.dtype,
         "runtime": evaluated.runtime,
-        "decoding": vars(Asking()),
+        "decoding": {"max_new_tokens": MAX_NEW_TOKENS, "no_repeat_ngram_size": NO_REPEAT_NGRAM_SIZE},
         "limit": order.limit,
         "images": evaluated.images,
         "unreadable": evaluated.unreadable,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -215,20 +216,26 @@ def test_images_that_cannot_be_read_are_named_and_left_out_of_the_mean(
         assert any(f"{path.name}: " in line and word in line for line in lines), run.err
 
 
-def test_file_name_that_leads_out_of_the_folder_is_not_read(
-    evaluate: Evaluate, drawings: list[Drawing], tmp_path: Path
-) -> None:
-    document = instances(drawings[4:5])
-    document["images"][0]["file_name"] = f"../{images(drawings).name}/{drawings[4].path.name}"
-    (tmp_path / "inner").mkdir()
+def test_file_name_that_leads_out_of_the_folder_is_not_read(evaluate: Evaluate, drawings: list[Drawing]) -> None:
+    document = instances(drawings[:5])
+    document["images"][4]["file_name"] = f"../{drawings[4].path.name}"
     inner = images(drawings) / "train2014"
     run = evaluate("instances.json", document, "coco-json", "--json", "--images", str(inner))
     assert run.code == 3
-    assert json.loads(run.out)["scores"] == []
-    document["images"][0]["file_name"] = f"../{drawings[4].path.name}"
-    run = evaluate("instances.json", document, "coco-json", "--json", "--images", str(inner))
-    assert run.code == 3
     assert "access_denied" in run.err
+    assert json.loads(run.out)["images"] == 4
+
+
+def test_images_that_all_fail_end_the_run_before_they_fill_the_screen(
+    evaluate: Evaluate, drawings: list[Drawing], tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    document = instances([replace(drawings[0], path=tmp_path / f"{n}.png") for n in range(150)])
+    run = evaluate("instances.json", document, "coco-json", "--images", "elsewhere", "--out", ANSWERS)
+    assert run.code == 1
+    assert len(run.err.splitlines()) == 101
+    assert run.err.splitlines()[-1].startswith("kosmograph: 100 images in a row could not be read: see that --images")
+    assert not (tmp_path / ANSWERS).exists()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +256,7 @@ def test_what_cannot_be_is_told_in_one_line(
 
 
 def test_prompts_of_an_image_share_one_look_at_it(drawings: list[Drawing]) -> None:
-    from kosmograph.evaluation.answers import Asking, outcomes
+    from kosmograph.evaluation.answers import outcomes
     from kosmograph.evaluation.questions import Picture, Question
     from schemas.settings import Settings
     from schemas.storage import StorageOptions
@@ -266,7 +273,7 @@ def test_prompts_of_an_image_share_one_look_at_it(drawings: list[Drawing]) -> No
         for one in drawings
     ]
     with engine, Loader(Limits.from_settings(settings), 1, StorageOptions.of(settings)) as loader:
-        found = list(outcomes(asked, lambda one: loader.load(file_uri(one.name)), engine, 16, Asking()))
+        found = list(outcomes(asked, lambda one: loader.load(file_uri(one.name)), engine, 16))
         assert [outcome.picture for outcome in found] == asked
         assert [len(outcome.answers) for outcome in found] == [6] * len(asked)
         assert (engine.figures.generations, engine.figures.images) == (6 * len(asked), len(asked))
