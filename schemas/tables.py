@@ -6,6 +6,7 @@ Times are seconds since 1970 by the database's clock (`unix_now`), so that machi
 from typing import Any
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -106,6 +107,9 @@ recipes = Table(
     Column("model", Text, nullable=False),
     Column("revision", Text, nullable=False),
     Column("spec", Text, nullable=False, comment="the canonical JSON"),
+    Column(
+        "verify", Text, nullable=False, server_default="", comment="how its boxes are verified: see schemas/recipes.py"
+    ),
 )
 
 job_recipes = Table(
@@ -204,7 +208,19 @@ annotations = Table(
     Column("mean_logprob", Double),
     Column("runtime", Text, nullable=False, comment="device and library versions that did the work"),
     Column("created_at", Double, nullable=False),
+    Column("prompt", Text, comment="null where it is the recipe's, to which the item brought nothing"),
+    Column("absent_phrase", Text, comment="what was asked for though it is not there"),
+    Column("yes_bias", REAL, comment="the probability that the model boxes it all the same"),
+    Column("absent_score", REAL, comment="of the box that it gave"),
     UniqueConstraint("content_id", "recipe_id", "input", name="uq_annotations_identity"),
+)
+
+inputs = Table(
+    "inputs",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("value", Text, nullable=False, comment="what an item brought to a recipe's prompt"),
+    sqlite_with_rowid=False,
 )
 
 entities = Table(
@@ -242,6 +258,57 @@ boxes = Table(
     Column("area", Double, nullable=False),
     Column("score", Double),
     Column("valid", Boolean, nullable=False),
+    Column("expected_x1", REAL, comment="the mean of the edge's distribution, as a fraction of the image"),
+    Column("expected_y1", REAL),
+    Column("expected_x2", REAL),
+    Column("expected_y2", REAL),
+    Column("sigma_x1", REAL, comment="the edge's uncertainty from the entropy, as a fraction of the image"),
+    Column("sigma_y1", REAL),
+    Column("sigma_x2", REAL),
+    Column("sigma_y2", REAL),
+    Column("presence", REAL, comment="the probability of a box for the phrase on its own"),
+    Column("agreement", REAL, comment="IoU with the best box for the phrase on its own"),
+    Column("mirror_agreement", REAL, comment="the same on the mirrored image"),
+    Column("plausibility", REAL),
+    Column("doubts", Text, comment="what makes it implausible, with commas between"),
+    Column("evidence", REAL, comment="what trust is before calibration"),
+    sqlite_with_rowid=False,
+)
+
+calibrations = Table(
+    "calibrations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("verify", Text, nullable=False),
+    Column("truth", Text, nullable=False, comment="sha256 of the data that it was fitted on"),
+    Column("report", Text, nullable=False, comment="JSON: how many boxes, AUROC, ECE, the reliability diagram"),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("model", "revision", "task", "verify", name="uq_calibrations_identity"),
+)
+
+calibration_knots = Table(
+    "calibration_knots",
+    metadata,
+    Column("calibration_id", ForeignKey("calibrations.id"), primary_key=True),
+    Column("evidence", Double, primary_key=True, comment="from here to the next one; the first is 0"),
+    Column("trust", Double, nullable=False, comment="here"),
+    Column("slope", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("recipe_id", ForeignKey("recipes.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("token_ids", Text, nullable=False, comment="JSON"),
+    Column("logprobs", Text, nullable=False, comment="JSON"),
+    Column("raw_text", Text, nullable=False),
+    Column("runtime", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -5,9 +5,26 @@ that it arrives at.
 """
 
 from schemas.relations import RELATIONS, relation
+from schemas.trust import trust
 from schemas.version import HEAD
 
-ADDED = {"groundings": (("0002", "e.score AS phrase_score"), ("0004", "e.head AS head"))}
+EDGES = {"x1": "width", "y1": "height", "x2": "width", "y2": "height"}
+BELIEF = ("presence", "agreement", "mirror_agreement", "plausibility", "doubts", "evidence")
+ADDED = {
+    "captions": (
+        ("0005", "EXP(a.mean_logprob) AS score"),
+        ("0005", "(SELECT n.value FROM inputs n WHERE n.hash = a.input) AS input"),
+        *(("0005", f"a.{name} AS {name}") for name in ("absent_phrase", "yes_bias", "absent_score")),
+    ),
+    "groundings": (
+        ("0002", "e.score AS phrase_score"),
+        ("0004", "e.head AS head"),
+        *(("0005", f"b.expected_{edge} AS expected_{edge}") for edge in EDGES),
+        *(("0005", f"b.sigma_{edge} * c.{side} AS sigma_p{edge}") for edge, side in EDGES.items()),
+        *(("0005", f"b.{name} AS {name}") for name in BELIEF),
+        ("0005", f"{trust('b', 'r')} AS trust"),
+    ),
+}
 """The columns that came after the first version, with the version that brought them: at the end, in this order."""
 SINCE = {"relations": "0004", "cooccurrences": "0004"}
 """The views that came after the first version."""
@@ -31,14 +48,15 @@ def view_statements(dialect: str, version: str = HEAD) -> dict[str, str]:
     time, pixel = TIME[dialect].format, PIXEL[dialect].format
     seconds = GREATER[dialect].format(f"COALESCE(j.finished_at, {NOW[dialect]}) - j.started_at", "0.001")
     shared = " * ".join(_common(dialect, side) for side in "xy")
+    prompt = "r.prompt" if version < "0005" else "COALESCE(a.prompt, r.prompt)"
     related = ", ".join(f"{relation(name, 'b', 'c')} AS {name}" for name in RELATIONS)
     views = {
         "captions": f"""
             SELECT j.name AS job, i.id AS image_id, a.id AS annotation_id, i.uri AS uri, r.task AS task,
-                   r.prompt AS prompt, a.caption AS caption, a.raw_text AS raw_text, a.finish_reason AS finish_reason,
+                   {prompt} AS prompt, a.caption AS caption, a.raw_text AS raw_text, a.finish_reason AS finish_reason,
                    a.tokens AS tokens, a.mean_logprob AS mean_logprob, c.width AS width, c.height AS height,
                    c.sha256 AS sha256, r.model AS model, r.revision AS model_revision, o.reused AS reused,
-                   {time("a.created_at")} AS created_at
+                   {time("a.created_at")} AS created_at{_added("captions", version)}
             FROM outcomes o
             JOIN jobs j ON j.id = o.job_id
             JOIN images i ON i.id = o.image_id

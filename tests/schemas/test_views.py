@@ -15,9 +15,11 @@ from schemas.results import Annotation, Content, EntityScores, Settled
 
 COLUMNS = {
     "captions": "job image_id annotation_id uri task prompt caption raw_text finish_reason tokens mean_logprob width "
-    "height sha256 model model_revision reused created_at",
+    "height sha256 model model_revision reused created_at score input absent_phrase yes_bias absent_score",
     "groundings": "job image_id annotation_id uri task caption entity phrase phrase_norm span_start span_end box "
-    "x1 y1 x2 y2 px1 py1 px2 py2 area score valid phrase_score head",
+    "x1 y1 x2 y2 px1 py1 px2 py2 area score valid phrase_score head "
+    "expected_x1 expected_y1 expected_x2 expected_y2 sigma_px1 sigma_py1 sigma_px2 sigma_py2 "
+    "presence agreement mirror_agreement plausibility doubts evidence trust",
     "failures": "job image_id uri task code message tries failed_at",
     "progress": "job state images recipes annotated reused failed pending started_at finished_at images_per_s",
     "relations": "job image_id annotation_id uri task entity box phrase phrase_norm head score area "
@@ -75,7 +77,7 @@ def test_a_grounding_is_a_row_for_each_box(ledger: Any) -> None:
     settle_one(ledger, Grounding("The  Cat on a mat", (cat, mat)))
     rows = ledger.sql("SELECT * FROM groundings ORDER BY entity, box")
     assert [(row["entity"], row["box"]) for row in rows] == [(0, 0), (0, 1)]
-    first = {name: rows[0][name] for name in COLUMNS["groundings"].split()[5:]}
+    first = {name: rows[0][name] for name in COLUMNS["groundings"].split()[5:25]}
     assert first == {
         "caption": "The  Cat on a mat",
         "entity": 0,
@@ -99,6 +101,29 @@ def test_a_grounding_is_a_row_for_each_box(ledger: Any) -> None:
         "head": "cat",
     }
     assert (rows[1]["valid"], rows[1]["area"]) == (False, 0.0)
+
+
+def test_trust_is_the_evidence_through_the_calibration_of_the_model_and_task(ledger: Any, database: Database) -> None:
+    """Piecewise linear from knot to knot, at once, and of no other model or way of verifying."""
+    boxes = tuple(Box(0.25, 0.5, 0.75, 1.0, 0, 0, -2, True) for _ in range(4))
+    settle_one(ledger, Grounding("a cat", (Entity("a cat", 0, 5, boxes),)))
+    with database.write() as connection:
+        for ordinal, evidence in enumerate((0.25, 0.5, 0.75)):
+            given = {"evidence": evidence, "ordinal": ordinal}
+            connection.execute(text("UPDATE boxes SET evidence = :evidence WHERE ordinal = :ordinal"), given)
+    asked = "SELECT trust FROM groundings ORDER BY box"
+    assert [row["trust"] for row in ledger.sql(asked)] == [0.25, 0.5, 0.75, None]
+    with database.write() as connection:
+        for number, verify in enumerate(("", "mirror"), start=1):
+            connection.execute(
+                text("INSERT INTO calibrations VALUES (:id, 'null', 'r', 'brief', :verify, 't', '{}', 0)"),
+                {"id": number, "verify": verify},
+            )
+        knots = text("INSERT INTO calibration_knots VALUES (:id, :evidence, :trust, :slope)")
+        for evidence, value, slope in ((0.0, 0.0, 0.2), (0.5, 0.1, 2.0), (0.75, 0.9, 0.0)):
+            connection.execute(knots, {"id": 1, "evidence": evidence, "trust": value, "slope": slope})
+        connection.execute(knots, {"id": 2, "evidence": 0.0, "trust": 1.0, "slope": 0.0})
+    assert [row["trust"] for row in ledger.sql(asked)] == pytest.approx([0.05, 0.1, 0.9, None])
 
 
 @pytest.mark.parametrize(("width", "height"), [(32, 96), (33, 1), (17, 5000)])
