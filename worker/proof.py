@@ -114,7 +114,7 @@ def resampler(kosmos: Kosmos) -> Proof:
     transformers 5.17 runs it causally under SDPA: every caption is wrong then, and nothing says so.
     """
     width = kosmos.model.config.vision_config.hidden_size
-    seen = normalize(torch.randn(2, 257, width, generator=torch.manual_seed(0)), dim=-1)
+    seen = normalize(torch.randn(2, 257, width, generator=torch.Generator().manual_seed(0)), dim=-1)
     seen = seen.to(kosmos.device, kosmos.dtype)
     resample = kosmos.model.image_to_text_projection
     with torch.inference_mode():
