@@ -31,6 +31,17 @@ class Rules(NamedTuple):
         )
 
 
+class Choice(NamedTuple):
+    """The next token of each row, and what the model's distribution says beside it."""
+
+    tokens: Tensor
+    """[n]"""
+    logprobs: Tensor
+    """[n], of these tokens."""
+    glances: Tensor
+    """[n, 5]: see `worker.generation.Glance`."""
+
+
 class Rows(NamedTuple):
     """What the choice depends on, for n rows. A place is an index into `ids`."""
 
@@ -48,10 +59,10 @@ class Rows(NamedTuple):
     """[n], bool."""
 
 
-def choose(logits: Tensor, rows: Rows, rules: Rules, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Token and log-probability [n] of each row, from logits [n, vocabulary] in float32.
+def choose(logits: Tensor, rows: Rows, rules: Rules, vocabulary: Vocabulary) -> Choice:
+    """The choice from logits [n, vocabulary] in float32.
 
-    The probability is the model's own, before any option forbids anything. What an option forbids, it forbids as
+    Probabilities are the model's own, before any option forbids anything. What an option forbids, it forbids as
     `generate` does, in any order; inside an object of a constrained row only the constraint holds.
     """
     scores = logits
@@ -63,8 +74,20 @@ def choose(logits: Tensor, rows: Rows, rules: Rules, vocabulary: Vocabulary) -> 
     if rules.constrained:
         scores = keep_well_formed(logits, scores, rows, vocabulary)
     tokens = scores.argmax(-1)
-    logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-    return tokens, logprobs
+    total = logits.logsumexp(-1)
+    logprobs = logits.gather(1, tokens[:, None])[:, 0] - total
+    return Choice(tokens, logprobs, glance(logits, logits[:, vocabulary.object] - total, vocabulary))
+
+
+def glance(logits: Tensor, log_object: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """[n, 5]: where the model would put a corner, and how surely; whether it would begin an object, `log_object` [n].
+
+    Among the 1,024 location tokens alone, whose share of all probability is next to everything where one is due.
+    """
+    cells = logits[:, vocabulary.first_patch : vocabulary.first_patch + CELLS].softmax(-1).view(-1, GRID, GRID)
+    sides = torch.stack([cells.sum(1), cells.sum(2)], 1)  # [n, 2, GRID]: of the columns, of the rows
+    means = sides @ torch.arange(GRID, dtype=sides.dtype, device=sides.device)
+    return torch.cat([means, torch.special.entr(sides).sum(-1), log_object[:, None]], 1)
 
 
 def forbid_repeats(scores: Tensor, rows: Rows, size: int) -> Tensor:

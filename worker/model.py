@@ -1,5 +1,6 @@
 """A KOSMOS-2 in memory, loaded safely and checked to be what the rest relies on."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,6 +25,7 @@ IMAGE_START = 2
 PATCHES = 1024
 _CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 _TAGS = ("<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>")
+_CELL = re.compile("<patch_index_(0[0-9]{3}|10[01][0-9]|102[0-3])>")
 _PATCH_TOKENS = [f"<patch_index_{cell:04d}>" for cell in range(PATCHES)]
 
 
@@ -51,7 +53,22 @@ class Kosmos:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """What Kosmos2Processor gives for this text with one image: `<s><image>`, 64 places, `</image>`, the prompt."""
-        return list(self._cached_ids(prompt))
+        cells = _CELL.findall(prompt)
+        # prompts that differ in their location tokens alone are one to the cache
+        ids = list(self._cached_ids(_CELL.sub(_PATCH_TOKENS[0], prompt) if cells else prompt))
+        first = self.vocabulary.first_patch
+        for place, cell in zip([at for at, id_ in enumerate(ids) if id_ == first], cells, strict=True):
+            ids[place] = first + int(cell)
+        return ids
+
+    def ids_of(self, prompt: str, answer: str = "") -> tuple[list[int], list[int]]:
+        """The ids of the prompt, and those that an answer after a space adds to them."""
+        ids = self.prompt_ids(prompt)
+        if not answer:
+            return ids, []
+        whole = self.prompt_ids(f"{prompt} {answer}")
+        same = next((at for at, (one, other) in enumerate(zip(ids, whole)) if one != other), len(ids))  # noqa: B905
+        return whole[:same], whole[same:]
 
     def _tokenise(self, prompt: str) -> tuple[int, ...]:
         places = " ".join(["<image>"] * (1 + IMAGE_TOKENS))
