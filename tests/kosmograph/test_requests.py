@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kosmograph.requests import Prompts, Request, find_sources, recipes_for, roots_of
+from kosmograph.prompts import Prompts
+from kosmograph.requests import Request, find_sources, recipes_for, roots_of
 from schemas.errors import UsageError
 from schemas.settings import Settings
 
