@@ -18,10 +18,20 @@ from schemas.recipes import Recipe
 from worker.canary_pictures import canary_pictures
 from worker.drift import Failed, difference, tolerance_for
 from worker.flow import LOOK_S, Engine, request_of
-from worker.generation import Generation, Pixels, Request
+from worker.generation import IMAGE_SIZE, Generation, Pixels, Request
 
 MOST_TOKENS = 32
 """Of an answer: a drift shows in a few words, and a large model on a CPU takes seconds for them."""
+
+VALUES = {
+    "phrase": "a red ring",
+    "expression": "the shape on the left",
+    "region": "0.25,0.25,0.75,0.75",
+    "question": "How many shapes are there?",
+    "plain_question": "How many shapes are there?",
+    "prompt": "<grounding>An image of",
+}
+"""What the items of the canaries bring, by field. To change one is to change what all recipes with it have recorded."""
 
 Answers = list[Canary | Failed]
 
@@ -94,7 +104,8 @@ class Canaries:
 
 
 def question(recipe: Recipe, pixels: Pixels) -> Request:
-    """What a recipe asks of a canary."""
+    """What a recipe asks of a canary, with a value of ours for what its items bring."""
     tokens = min(recipe.max_new_tokens, MOST_TOKENS)
-    shorter = {"max_new_tokens": tokens, "min_new_tokens": min(recipe.min_new_tokens, tokens)}
-    return request_of(recipe.model_copy(update=shorter), pixels)
+    shorter = recipe.model_copy(update={"max_new_tokens": tokens, "min_new_tokens": min(recipe.min_new_tokens, tokens)})
+    prompt = recipe.fill(VALUES[recipe.input], size=(IMAGE_SIZE, IMAGE_SIZE)) if recipe.input else recipe.prompt
+    return request_of(shorter, prompt, pixels)

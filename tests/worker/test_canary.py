@@ -18,11 +18,11 @@ from schemas.database import Database
 from schemas.errors import Code, Drift, EngineBroken, EngineClosed, PermanentFailure
 from schemas.items import Item
 from schemas.ledger import canaries, dispatch, jobs, listing
-from schemas.recipes import Recipe
+from schemas.recipes import TASKS, Recipe, field_of
 from schemas.settings import Settings
 from worker import canary as module
 from worker.annotator import Annotator
-from worker.canary import MOST_TOKENS, Canaries
+from worker.canary import MOST_TOKENS, Canaries, question
 from worker.canary_pictures import canary_pictures
 from worker.generation import Generation, Pixels, Request
 from worker.images import LoadedImage
@@ -182,6 +182,15 @@ def test_canary_is_asked_as_the_recipe_asks_and_cut_short(bench: Bench) -> None:
     assert (one.prompt, one.max_new_tokens, one.min_new_tokens) == (BRIEF.prompt, MOST_TOKENS, MOST_TOKENS)
     assert (one.no_repeat_ngram_size, one.constrained) == (3, True)
     assert (other.prompt, other.max_new_tokens) == (DETAILED.prompt, 7)
+
+
+@pytest.mark.parametrize("field", sorted({field_of(task) for task in TASKS} - {""} | {"prompt"}))
+def test_canary_brings_a_value_of_its_own_where_items_do(field: str) -> None:
+    template = next((template for task, template in TASKS.items() if field_of(task) == field), "{prompt}")
+    recipe = Recipe(task="any", prompt=template, input=field, model="m", revision="r", dtype="float32")
+    prompts = {question(recipe, pixels).prompt for pixels in canary_pictures().values()}
+    assert len(prompts) == 1
+    assert "{" not in prompts.pop()
 
 
 def test_drift_pauses_the_job_with_the_difference_and_nobody_is_blamed(bench: Bench) -> None:
