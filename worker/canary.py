@@ -104,8 +104,8 @@ class Canaries:
 
 
 def question(recipe: Recipe, pixels: Pixels) -> Request:
-    """What a recipe asks of a canary, with a value of ours for what its items bring."""
+    """What a recipe asks of a canary, with a value of ours for what its items bring; nothing is verified."""
     tokens = min(recipe.max_new_tokens, MOST_TOKENS)
-    shorter = recipe.model_copy(update={"max_new_tokens": tokens, "min_new_tokens": min(recipe.min_new_tokens, tokens)})
+    less = {"max_new_tokens": tokens, "min_new_tokens": min(recipe.min_new_tokens, tokens), "verify": ""}
     prompt = recipe.fill(VALUES[recipe.input], size=(IMAGE_SIZE, IMAGE_SIZE)) if recipe.input else recipe.prompt
-    return request_of(shorter, prompt, pixels)
+    return request_of(recipe.model_copy(update=less), prompt, pixels)

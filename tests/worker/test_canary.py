@@ -172,6 +172,7 @@ def test_worker_is_asked_once_for_each_recipe(bench: Bench) -> None:
 
 def test_canary_is_asked_as_the_recipe_asks_and_cut_short(bench: Bench) -> None:
     long = {"max_new_tokens": 192, "min_new_tokens": 50, "no_repeat_ngram_size": 3, "constrained": True}
+    long |= {"verify": "mirror-1"}
     short = DETAILED.model_copy(update={"max_new_tokens": 7})
     voice = Voice()
     with bench.database.write() as connection:
@@ -180,7 +181,7 @@ def test_canary_is_asked_as_the_recipe_asks_and_cut_short(bench: Bench) -> None:
     assert Canaries(bench.database, voice, "here").agree(recipes, never)
     one, other = voice.asked[0], voice.asked[4]
     assert (one.prompt, one.max_new_tokens, one.min_new_tokens) == (BRIEF.prompt, MOST_TOKENS, MOST_TOKENS)
-    assert (one.no_repeat_ngram_size, one.constrained) == (3, True)
+    assert (one.no_repeat_ngram_size, one.constrained, one.follow_up) == (3, True, None)
     assert (other.prompt, other.max_new_tokens) == (DETAILED.prompt, 7)
 
 
