@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -37,7 +37,7 @@ PREPROCESSING_EXACT = "exact-1"
 """How pixels are made, with a version that rises when the same file gives other pixels (see worker/images.py)."""
 
 
-ADDED = ("min_new_tokens", "constrained", "input")
+ADDED = ("min_new_tokens", "constrained", "input", "verify", "absent")
 """Parameters that came after the first release. A recipe that leaves them alone is the one that it was before."""
 
 
@@ -61,7 +61,9 @@ class Decoding(BaseModel):
 class Recipe(Decoding):
     """One prompt to one model in one manner. Its id is the hash of its canonical JSON.
 
-    `input` is the field that each item brings its own value of: `{input}` stands for it in the prompt, once.
+    `input` is the field that each item brings its own value of: `{input}` stands for it in the prompt, once. `verify`
+    is how the model's own boxes are held against it, one of `schemas.verification.MANNERS`; `absent` is what it may be
+    asked for then though it is not there.
     """
 
     task: str
@@ -71,6 +73,8 @@ class Recipe(Decoding):
     dtype: str
     preprocessing: str = PREPROCESSING
     input: str = ""
+    verify: Literal["", "phrases-1", "mirror-1"] = ""
+    absent: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_a_place_for_its_input(self) -> Self:

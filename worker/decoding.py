@@ -9,6 +9,11 @@ from torch import Tensor
 from schemas.grounding import CELLS, GRID
 from worker.generation import Request, Vocabulary
 
+AROUND = 2
+"""Cells around the chosen one that tell where in it, or beside it, a corner lies: what is farther off is another place.
+
+On drawings this gave the best boxes (benchmarks/RESULTS.md).
+"""
 OBJECT_TOKENS = 4
 """What the shortest object takes: its tags and two location tokens."""
 
@@ -76,17 +81,24 @@ def choose(logits: Tensor, rows: Rows, rules: Rules, vocabulary: Vocabulary) -> 
     tokens = scores.argmax(-1)
     total = logits.logsumexp(-1)
     logprobs = logits.gather(1, tokens[:, None])[:, 0] - total
-    return Choice(tokens, logprobs, glance(logits, logits[:, vocabulary.object] - total, vocabulary))
+    return Choice(tokens, logprobs, glance(logits, tokens, logits[:, vocabulary.object] - total, vocabulary))
 
 
-def glance(logits: Tensor, log_object: Tensor, vocabulary: Vocabulary) -> Tensor:
+def glance(logits: Tensor, tokens: Tensor, log_object: Tensor, vocabulary: Vocabulary) -> Tensor:
     """[n, 5]: where the model would put a corner, and how surely; whether it would begin an object, `log_object` [n].
 
     Among the 1,024 location tokens alone, whose share of all probability is next to everything where one is due.
     """
     cells = logits[:, vocabulary.first_patch : vocabulary.first_patch + CELLS].softmax(-1).view(-1, GRID, GRID)
     sides = torch.stack([cells.sum(1), cells.sum(2)], 1)  # [n, 2, GRID]: of the columns, of the rows
-    means = sides @ torch.arange(GRID, dtype=sides.dtype, device=sides.device)
+    line = torch.arange(GRID, device=tokens.device)
+    chosen = tokens - vocabulary.first_patch
+    near_row, near_column = (
+        (line - at[:, None]).abs() <= AROUND for at in (chosen.div(GRID, rounding_mode="floor"), chosen % GRID)
+    )
+    around = cells * (near_row[:, :, None] & near_column[:, None])
+    means = torch.stack([around.sum(1), around.sum(2)], 1) @ line.to(cells.dtype)
+    means = means / around.sum((1, 2))[:, None]
     return torch.cat([means, torch.special.entr(sides).sum(-1), log_object[:, None]], 1)
 
 

@@ -55,10 +55,13 @@ class Glance(NamedTuple):
     """What the model's distribution says at a token beside the token itself: the columns of `Generation.glances`."""
 
     column: float
-    """The mean of the 1,024-way location distribution, in cells from the left, and from the top."""
+    """The mean of the 1,024-way location distribution around the chosen cell, in cells from the left, from the top.
+
+    NaN where the token is no location.
+    """
     row: float
     column_entropy: float
-    """Of its marginals, in nats."""
+    """Of the marginals of all of it, in nats."""
     row_entropy: float
     log_object: float
     """The log-probability of `<object>`."""

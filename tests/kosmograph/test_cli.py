@@ -57,7 +57,8 @@ OPTIONS = {
     "sql": {"--format", "--timeout", "--limit", "--explain", "--db"},
     "report": {"--out", "--pictures", "--allow-http", "--db"},
     "serve": {"--host", "--port", "--token", "--allow-http", "--db"},
-    "doctor": {"--model", "--revision", "--db", "--broker"},
+    "evaluate": MODEL | {"--device", "--dataset", "--images", "--entities", "--limit", "--out", "--json"},
+    "doctor": MODEL | {"--golden", "--db", "--broker"},
 }
 Here = Callable[..., Run]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -106,6 +107,12 @@ WRONG_USAGE = [
     ("status", "--db", "oracle://host/name"),
     ("dispatch",),
     ("worker", "--model", "null"),
+    ("doctor", "--golden", "snowman.jpg"),
+    ("evaluate", "here.json", "--images", "."),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "voc"),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "flickr30k"),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "refcoco", "--entities", "."),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "refcoco", "--limit", "0"),
     ("worker", "--model", "null", "--broker", "amqp://host"),
     ("worker", "--model", "null", "--broker", "redis://host", "--gpus", "x"),
     ("worker", "--model", "null", "--broker", "redis://host", "--gpus", "0", "--device", "cpu"),

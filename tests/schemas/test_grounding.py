@@ -13,7 +13,17 @@ from transformers.models.kosmos2.processing_kosmos2 import (
     patch_index_to_coordinate,
 )
 
-from schemas.grounding import Box, Entity, Grounding, box_from_cells, cells_from_box, parse, phrase_norm
+from schemas.grounding import (
+    Box,
+    Corners,
+    Entity,
+    Grounding,
+    box_from_cells,
+    cells_from_box,
+    iou,
+    parse,
+    phrase_norm,
+)
 
 SNOWMAN = (
     "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object>"
@@ -254,66 +264,21 @@ def test_corners_are_in_the_cells_that_transformers_names(across: list[float], d
     assert first % 32 <= second % 32
 
 
-SNOWMAN_BOX, CAMPFIRE_BOX = (0.390625, 0.046875, 0.984375, 0.828125), (0.109375, 0.640625, 0.546875, 0.984375)
-PUBLISHED: dict[str, tuple[str, str, list[tuple[str, tuple[int, int], tuple[float, float, float, float]]]]] = {
-    "brief": (
-        f"<grounding> An image of<phrase> a snowman</phrase><object>{pair(44, 863)}</object> warming himself by"
-        f"<phrase> a campfire</phrase><object>{pair(643, 1009)}</object>.",
-        "An image of a snowman warming himself by a campfire.",
-        [("a snowman", (12, 21), SNOWMAN_BOX), ("a campfire", (41, 51), CAMPFIRE_BOX)],
-    ),
-    "detailed": (
-        "<grounding> Describe this image in detail: The image features a snowman sitting by<phrase> a campfire</phrase>"
-        f"<object>{pair(5, 1007)}</object> in the snow. He is wearing<phrase> a hat</phrase><object>{pair(48, 250)}"
-        f"</object>,<phrase> scarf</phrase><object>{pair(240, 604)}</object>, and<phrase> gloves</phrase><object>"
-        f"{pair(400, 532)}</object>, with<phrase> a pot</phrase><object>{pair(610, 872)}</object> nearby and"
-        f"<phrase> a cup</phrase><object>{pair(796, 1023)}</object> nearby.",
-        "Describe this image in detail: The image features a snowman sitting by a campfire in the snow. He is wearing "
-        "a hat, scarf, and gloves, with a pot nearby and a cup nearby.",
-        [
-            ("a campfire", (71, 81), (0.171875, 0.015625, 0.484375, 0.984375)),
-            ("a hat", (109, 114), (0.515625, 0.046875, 0.828125, 0.234375)),
-            ("scarf", (116, 121), (0.515625, 0.234375, 0.890625, 0.578125)),
-            ("gloves", (127, 133), (0.515625, 0.390625, 0.640625, 0.515625)),
-            ("a pot", (140, 145), (0.078125, 0.609375, 0.265625, 0.859375)),
-            ("a cup", (157, 162), (0.890625, 0.765625, 0.984375, 0.984375)),
-        ],
-    ),
-    "phrase": (
-        f"<grounding><phrase> a snowman</phrase><object>{pair(44, 863)}</object> is warming himself by"
-        f"<phrase> the fire</phrase><object>{pair(6, 878)}</object>",
-        "a snowman is warming himself by the fire",
-        [("a snowman", (0, 9), SNOWMAN_BOX), ("the fire", (32, 40), (0.203125, 0.015625, 0.453125, 0.859375))],
-    ),
-    "referring": (
-        f"<grounding><phrase> a snowman next to a fire</phrase><object>{pair(44, 863)}</object>",
-        "a snowman next to a fire",
-        [("a snowman next to a fire", (0, 24), SNOWMAN_BOX)],
-    ),
-    "region": (
-        f"<grounding><phrase> It</phrase><object>{pair(44, 863)}</object> is snowman in a hat and scarf",
-        "It is snowman in a hat and scarf",
-        [("It", (0, 2), SNOWMAN_BOX)],
-    ),
-    "question": (
-        "<grounding> Question: What is special about this image? Answer: The image features<phrase> a snowman</phrase>"
-        f"<object>{pair(44, 863)}</object> sitting by<phrase> a campfire</phrase><object>{pair(643, 1009)}</object>"
-        " in the snow.",
-        "Question: What is special about this image? Answer: The image features a snowman sitting by a campfire "
-        "in the snow.",
-        [("a snowman", (71, 80), SNOWMAN_BOX), ("a campfire", (92, 102), CAMPFIRE_BOX)],
-    ),
-    "question about a region": (
-        f"<grounding> Question: Where is<phrase> the fire</phrase><object>{pair(5, 911)}</object> next to? Answer: Near"
-        f"<phrase> the snowman</phrase><object>{pair(44, 863)}</object>.",
-        "Question: Where is the fire next to? Answer: Near the snowman.",
-        [("the fire", (19, 27), (0.171875, 0.015625, 0.484375, 0.890625)), ("the snowman", (50, 61), SNOWMAN_BOX)],
-    ),
-}
-"""What the authors have published of each task, in the model's card: raw text, caption, entities with their boxes."""
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ((0.0, 0.0, 0.5, 0.5), (0.0, 0.0, 0.5, 0.5), 1.0),
+        ((0.0, 0.0, 0.5, 1.0), (0.25, 0.0, 0.75, 1.0), 1 / 3),
+        ((0.0, 0.0, 100.0, 100.0), (50.0, 50.0, 150.0, 150.0), 1 / 7),
+        ((0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5), 0.0),
+        ((0.0, 0.0, 0.25, 0.25), (0.5, 0.5, 1.0, 1.0), 0.0),
+        ((0.5, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5), 0.0),
+    ],
+)
+def test_iou_is_what_boxes_share_over_what_they_cover(one: Corners, other: Corners, overlap: float) -> None:
+    assert iou(one, other) == iou(other, one) == pytest.approx(overlap)
 
 
-@pytest.mark.parametrize("task", PUBLISHED)
-def test_published_example_of_each_task_is_read_as_it_was_published(task: str) -> None:
-    raw_text, caption, entities = PUBLISHED[task]
-    assert ours(raw_text) == (caption, [(phrase, span, [box]) for phrase, span, box in entities])
+@pytest.mark.parametrize("inverted", [(0.75, 0.25, 0.25, 0.75), (0.25, 0.75, 0.75, 0.25), (0.75, 0.75, 0.25, 0.25)])
+def test_iou_of_an_inverted_box_is_zero_with_every_other(inverted: Corners) -> None:
+    assert iou(inverted, (0.25, 0.25, 0.75, 0.75)) == iou(inverted, inverted) == 0.0

@@ -57,12 +57,18 @@ def test_glances_are_those_of_the_location_distribution(subject: Any) -> None:
             continue
         expected = distributions(subject, request, generation.token_ids)
         cells = expected[:, words.first_patch : words.first_patch + 1024].softmax(-1).double()
-        for found, cell, logprobs in zip(generation.glances, cells, expected, strict=True):
-            columns = [sum(float(cell[row * 32 + column]) for row in range(32)) for column in range(32)]
-            rows = [sum(float(cell[row * 32 + column]) for column in range(32)) for row in range(32)]
-            means = [sum(at * share for at, share in enumerate(side)) for side in (columns, rows)]
+        for token, found, cell, logprobs in zip(generation.token_ids, generation.glances, cells, expected, strict=True):
+            grid = [[float(cell[row * 32 + column]) for column in range(32)] for row in range(32)]
+            rows, columns = [sum(row) for row in grid], [sum(column) for column in zip(*grid, strict=True)]
             entropies = [-sum(share * math.log(share) for share in side if share) for side in (columns, rows)]
-            assert found.tolist() == pytest.approx([*means, *entropies, float(logprobs[words.object])], abs=2e-3)
+            assert found[2:].tolist() == pytest.approx([*entropies, float(logprobs[words.object])], abs=2e-3)
+            row, column = divmod(token - words.first_patch, 32)
+            near = [(r, c) for r in range(32) for c in range(32) if abs(r - row) <= 2 and abs(c - column) <= 2]
+            if not 0 <= token - words.first_patch < 1024:
+                continue
+            total = sum(grid[r][c] for r, c in near)
+            means = [sum(grid[r][c] * at for r, c in near for at in [(c, r)[side]]) / total for side in (0, 1)]
+            assert found[:2].tolist() == pytest.approx(means, abs=2e-3)
             compared += 1
     assert compared > 10
 
