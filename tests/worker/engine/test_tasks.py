@@ -43,7 +43,7 @@ def through(engine: Engine, rough: Any, items: Sequence[Item], recipes: Sequence
             return load
 
     claim = Claim(1, 1, 1, list(items), dict(enumerate(recipes, 1)), None, None, 0, 0)
-    flow = Flow(claim, Loader(), engine, lambda _: {}, lambda _: DONE)
+    flow = Flow(claim, Loader(), engine, lambda _: {}, lambda *_: DONE)
     flow.run(PixelBudget(9 * PIXEL_BYTES), Event().is_set)
     return flow
 
