@@ -114,7 +114,7 @@ def test_retry_asks_again_what_the_row_asked(asked: Asked) -> None:
 def tried(new_kosmograph: Callable[[], Kosmograph]) -> Run:
     kosmograph = new_kosmograph()
     (kosmograph.folder / "asked.txt").write_text("How many shapes are there?\n\nWhich shape is blue?\n")
-    return kosmograph(
+    return kosmograph.here(
         *("try", SCAN, "--model", "demo", "--json", "--task", "brief", "--task", "detailed"),
         *("--phrase", "the green circle", "--expression", "the purple circle", "--region", "0.11,0.48,0.39,0.95"),
         *("--question", "@asked.txt", "--plain-question", "Which shape is blue?", "--prompt", "An image of"),
@@ -146,7 +146,7 @@ def test_prompt_that_can_never_ground_is_told_on_standard_error(tried: Run) -> N
 
 def test_raw_text_keeps_its_tags_and_cleanup_is_the_default(kosmograph: Kosmograph) -> None:
     asked = ("try", SCAN, "--model", "demo", "--expression", "the purple circle")
-    raw, clean = kosmograph(*asked, "--raw"), kosmograph(*asked, "--cleanup")
+    raw, clean = kosmograph.here(*asked, "--raw"), kosmograph.here(*asked, "--cleanup")
     assert "</phrase><object><patch_index_" in raw.out
     assert "\n  the purple circle\n    the purple circle: (0." in clean.out
 
