@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.errors import Code, PermanentFailure, UsageError
 from schemas.regions import Size, region_tokens
 from schemas.uris import storable
+from schemas.verification import Manner
 
 BROKEN = "\ufffd"
 """Stands where a text held what no database can: see `plain` in schemas/ledger/bulk.py."""
@@ -62,8 +63,8 @@ class Recipe(Decoding):
     """One prompt to one model in one manner. Its id is the hash of its canonical JSON.
 
     `input` is the field that each item brings its own value of: `{input}` stands for it in the prompt, once. `verify`
-    is how the model's own boxes are held against it, one of `schemas.verification.MANNERS`; `absent` is what it may be
-    asked for then though it is not there.
+    is how the model's own boxes are held against it, a manner of schemas/verification.py; `absent` is what it may be asked for then
+    though it is not there.
     """
 
     task: str
@@ -73,7 +74,7 @@ class Recipe(Decoding):
     dtype: str
     preprocessing: str = PREPROCESSING
     input: str = ""
-    verify: Literal["", "phrases-1", "mirror-1"] = ""
+    verify: Manner = ""
     absent: tuple[str, ...] = ()
 
     @model_validator(mode="after")

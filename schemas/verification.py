@@ -1,10 +1,12 @@
 """Verification: what a recipe asks the model about its own boxes. Its names are part of the recipe."""
 
-PHRASES = "phrases-1"
+from typing import Final, Literal
+
+PHRASES: Final = "phrases-1"
 """Each phrase is grounded again on its own, each box is named again, and something is asked for that is not there."""
-MIRROR = "mirror-1"
+MIRROR: Final = "mirror-1"
 """All that, and each phrase is grounded on the mirrored image as well."""
-MANNERS = ("", PHRASES, MIRROR)
+Manner = Literal["", "phrases-1", "mirror-1"]
 """The number rises when the same manner would give other figures."""
 
 ABSENT = (
