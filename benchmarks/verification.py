@@ -1,12 +1,12 @@
 # ruff: noqa: T201
 """What `--verify` costs: an image with its checks against a plain caption, side by side in one process, on this CPU.
 
-    python -m benchmarks.verification [--images 96] [--rounds 5] [--threads 1] [--entities 2] [--tokens 21] [--clock cpu]
+    python -m benchmarks.verification [--images 96] [--rounds 5] [--threads 1] [--entities 2] [--tokens 21]
 
-The model is random and of KOSMOS-2's proportions: a text half of four times the parameters of its vision half, as wide a
-head, so that an image pass, its prefix and a token take the shares that they have there. Such a model says nothing to be
-checked; so each caption has the length of a real one (21 tokens on average), and the checks are those of the published
-example, a snowman and a fire, or of more of them. Each check runs for as long as it would with a box.
+The model is random and of KOSMOS-2's proportions: a text half of four times the parameters of its vision half, so that
+an image's pass, its prefix and a token take the shares that they have there. Such a model says nothing to be checked;
+so each caption has the length of a real one (21 tokens on average), and the checks are those of the published example,
+a snowman and a fire, or of more of them. Each check runs for as long as it would with a box.
 """
 
 import argparse
