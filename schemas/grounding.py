@@ -93,6 +93,15 @@ def phrase_norm(phrase: str) -> str:
     return " ".join(words[1:] if len(words) > 1 and words[0] in {"a", "an", "the"} else words)
 
 
+def iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """What two boxes (x1, y1, x2, y2) have in common of what they cover together; 0 where one has no area."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
 def box_from_cells(first: int, second: int) -> tuple[float, float, float, float]:
     """x1, y1, x2, y2 as fractions, from the upper left and the lower right cell.
 

@@ -54,6 +54,7 @@ OPTIONS = {
     | {"--format", "--out", "--text", "--only-found", "--categories", "--images", "--shard-images", "--shard-bytes"}
     | {"--force", "--allow-http", "--json", "--db"},
     "sql": {"--format", "--timeout", "--limit", "--explain", "--db"},
+    "calibrate": {"--truth", "--job", "--plot", "--save", "--json", "--db"},
     "report": {"--out", "--pictures", "--allow-http", "--db"},
     "serve": {"--host", "--port", "--token", "--allow-http", "--db"},
     "doctor": {"--model", "--revision", "--db", "--broker"},
