@@ -33,7 +33,7 @@ LISTING = {
     "--allow-http",
 }
 RELATIONS = {"--left-of", "--right-of", "--above", "--below", "--inside", "--overlaps", "--near"}
-BOUNDS = {"--min-score", "--max-score", "--min-area", "--max-area"}
+BOUNDS = {"--min-score", "--max-score", "--min-area", "--max-area", "--min-trust", "--max-trust"}
 FILTERS = {"--phrase", "--place", "--task", "--model"} | RELATIONS | BOUNDS
 OPTIONS = {
     "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
