@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 
 from catalog.reader import Reader
 from catalog.search import Hit, Match, Search, every_hit
+from schemas.grounding import Corners
 from schemas.trust import trust
 
 AT_ONCE = 1_000
 """Records that stand in memory at once while they are streamed."""
-
-
-Edges = tuple[float, float, float, float]
 
 
 class Box(NamedTuple):
@@ -29,11 +27,12 @@ class Box(NamedTuple):
     area: float
     score: float | None
     valid: bool
-    expected: Edges | None = None
-    sigma: Edges | None = None
+    expected: Corners | None = None
+    sigma: Corners | None = None
     presence: float | None = None
     agreement: float | None = None
     mirror_agreement: float | None = None
+    naming: float | None = None
     plausibility: float | None = None
     doubts: str | None = None
     evidence: float | None = None
@@ -84,7 +83,7 @@ class Record(NamedTuple):
 
 
 _FIELDS = """
-    j.name, i.id, a.id, i.uri, r.task, r.prompt, a.caption, a.raw_text, a.finish_reason, a.mean_logprob,
+    j.name, i.id, a.id, i.uri, r.task, COALESCE(a.prompt, r.prompt), a.caption, a.raw_text, a.finish_reason, a.mean_logprob,
     c.width, c.height, c.sha256, c.format, r.model, r.revision
 """
 
@@ -137,7 +136,8 @@ def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Enti
                b.x1, b.y1, b.x2, b.y2, b.area, b.score, b.valid,
                b.expected_x1, b.expected_y1, b.expected_x2, b.expected_y2,
                b.sigma_x1, b.sigma_y1, b.sigma_x2, b.sigma_y2,
-               b.presence, b.agreement, b.mirror_agreement, b.plausibility, b.doubts, b.evidence, {trust("b", "r")}
+               b.presence, b.agreement, b.mirror_agreement, b.naming, b.plausibility, b.doubts, b.evidence,
+               {trust("b", "r")}
         FROM entities e
         JOIN annotations a ON a.id = e.annotation_id
         JOIN recipes r ON r.id = a.recipe_id

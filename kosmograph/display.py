@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -76,6 +76,28 @@ class Display:
         elif not job.settled:
             parts.append("starting")
         return ", ".join(parts)
+
+
+@contextmanager
+def counting(what: str, total: int, of: str) -> Iterator[Callable[[], None]]:
+    """A function to call whenever one more is done, while the block runs; `what: 300 of 5000 images` is shown."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(f"{of}, {{task.fields[left]}}"))
+    began, done, next_line = time.monotonic(), 0, time.monotonic() + LINE_EVERY_S
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, left="starting")
+
+        def one_more() -> None:
+            nonlocal done, next_line
+            done += 1
+            now = time.monotonic()
+            left = f"{duration((now - began) / done * (total - done))} left"
+            bar.update(task, completed=done, left=left)
+            if not console.is_terminal and now >= next_line and done < total:
+                next_line = now + LINE_EVERY_S
+                console.print(f"{what}: {done} of {total} {of}, {left}", markup=False, soft_wrap=True)
+
+        yield one_more
 
 
 def duration(seconds: float) -> str:

@@ -30,7 +30,9 @@ class Finding:
     found: str
 
 
-def examine(settings: Settings, *, with_model: bool, revision: str | None) -> int:
+def examine(
+    settings: Settings, *, with_model: bool, revision: str | None, dtype: str | None, golden: Path | None
+) -> int:
     """Print a line for each part; the exit code: 1 when something that is needed does not work."""
     checks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
         "python": _python,
@@ -42,7 +44,7 @@ def examine(settings: Settings, *, with_model: bool, revision: str | None) -> in
         "disk": _disk,
     }
     if with_model:
-        checks["model"] = partial(_model, revision=revision)
+        checks["model"] = partial(_model, revision=revision, dtype=dtype, golden=golden)
     bad = False
     for what, check in checks.items():
         for finding in _guarded(what, check, settings):
@@ -143,21 +145,15 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok" if free > 1 else "bad", "disk", f"{free:.0f} GiB free beside the database")
 
 
-def _model(settings: Settings, revision: str | None) -> Iterator[Finding]:
-    """Config, tokens, sizes and resampler are checked by loading it; then it says something of a plain picture."""
-    import numpy as np
+def _model(settings: Settings, revision: str | None, dtype: str | None, golden: Path | None) -> Iterator[Finding]:
+    """Each part of the model, down to a caption that is known."""
+    from worker.revision import NULL, resolve
 
-    from schemas.grounding import parse
-    from worker.generation import Request
-    from worker.revision import resolve
-    from worker.service import load_engine
-
-    ref = resolve(settings.model, revision, device=settings.device)
+    ref = resolve(settings.model, revision, dtype, settings.device)
     yield Finding("ok", "model", f"{ref.name}, revision {ref.revision}, {ref.dtype}")
-    engine, runtime = load_engine(ref, settings)
-    with engine:
-        pixels = np.full((224, 224, 3), 255, dtype=np.uint8)
-        pixels[60:164, 60:164] = (215, 35, 40)
-        generation = engine.submit(Request(pixels, "<grounding>An image of", 64)).result()
-    yield Finding("ok", "loaded", f"config, tokens, image size and resampler are right; on {runtime}")
-    yield Finding("ok", "caption", f"of a red square on white: {parse(generation.raw_text).caption!r}")
+    if ref.name == NULL:
+        return
+    from worker.proof import prove
+
+    for proof in prove(ref, settings, golden):
+        yield Finding(*proof)

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kosmograph.output import warn
+from kosmograph.prompts import Prompts
 from producer.registration import Totals, register_sources
 from producer.sources import Filters, Item, Source, forget_spools, open_sources
 from schemas.calibration import FILE, read_calibrations
@@ -21,29 +22,11 @@ from schemas.errors import SetupError, SourceError, UsageError
 from schemas.ledger import jobs
 from schemas.ledger.calibrations import add_calibrations
 from schemas.ledger.jobs import Job
-from schemas.recipes import MAX_NEW_TOKENS, PREPROCESSING, PREPROCESSING_EXACT, Decoding, Recipe, prompt_for
+from schemas.recipes import MAX_NEW_TOKENS, PREPROCESSING, PREPROCESSING_EXACT, Decoding, Recipe
 from schemas.roots import Roots, outermost
 from schemas.settings import Settings
 from schemas.storage import StorageOptions
 from schemas.uris import masked, path_of, printable, scheme_of
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """The prompts of a run, as flags give them. None at all means the brief caption."""
-
-    tasks: Sequence[str] = ()
-    phrases: Sequence[str] = ()
-    questions: Sequence[str] = ()
-    free: Sequence[str] = ()
-
-    def all(self) -> list[tuple[str, str]]:
-        """Task and prompt text of each, in the order of the flags' kinds, none twice."""
-        named = [(task, prompt_for(task)) for task in self.tasks]
-        named += [("phrase", prompt_for("phrase", phrase)) for phrase in self.phrases]
-        named += [("question", prompt_for("question", question)) for question in self.questions]
-        named += [("custom", prompt) for prompt in self.free]
-        return list(dict.fromkeys(named)) or [("brief", prompt_for("brief"))]
 
 
 @dataclass(frozen=True)
@@ -100,19 +83,20 @@ def recipes_for(request: Request, device: str | None = None) -> list[Recipe]:
     from worker.revision import resolve
 
     prompts = request.prompts.all()
-    decodings = [_decoding(task, request.decoding) for task, _ in prompts]  # wrong usage, before the hub is asked
+    decodings = [_decoding(prompt.task, request.decoding) for prompt in prompts]  # wrong usage, before the hub is asked
     model = resolve(request.model, request.revision, request.dtype, device)
     return [
         Recipe(
-            task=task,
-            prompt=prompt,
+            task=prompt.task,
+            prompt=prompt.text,
+            input=prompt.input,
             model=model.name,
             revision=model.revision,
             dtype=model.dtype,
             preprocessing=PREPROCESSING_EXACT if request.exact else PREPROCESSING,
             **decoding.model_dump(),
         )
-        for (task, prompt), decoding in zip(prompts, decodings, strict=True)
+        for prompt, decoding in zip(prompts, decodings, strict=True)
     ]
 
 
@@ -135,7 +119,11 @@ def find_sources(request: Request, settings: Settings) -> list[Source]:
     job may not read: so will the others be.
     """
     sources = open_sources(
-        request.sources, request.filters, StorageOptions.of(settings), spool_dir=_spool_folder(settings)
+        request.sources,
+        request.filters,
+        StorageOptions.of(settings),
+        spool_dir=_spool_folder(settings),
+        columns=request.prompts.columns,
     )
     first = [item for source in sources if (item := _first_item(source))]
     roots = Roots(roots_of(request, sources))
@@ -190,7 +178,7 @@ def open_job(
     settings: Settings,
 ) -> OpenedJob:
     """The job, made or reopened, with the words of its listing, and the calibrations that its model brings."""
-    words = {
+    words: dict[str, object] = {
         "sources": [source.spec for source in sources],
         "include": request.filters.include,
         "exclude": request.filters.exclude,
@@ -198,6 +186,8 @@ def open_job(
         "limit": request.limit,
         "recheck": request.recheck,
     }
+    if request.prompts.columns:  # without, the words are those of before there were columns
+        words["columns"] = request.prompts.columns
     job = jobs.open_job(
         database,
         name,

@@ -45,6 +45,9 @@ class Answer:
 
 def try_images(request: Request, settings: Settings, *, save: Path | None, raw: bool, as_json: bool) -> int:
     """Print (or save) the answers; the exit code: 3 when a picture could not be read."""
+    if columns := request.prompts.columns:
+        name = next(iter(columns.values()))[0]
+        raise UsageError(f"column:{name} is that of a manifest, which `annotate` and `submit` take; give `try` a text")
     if save and len(request.sources) * len(request.prompts.all()) > 1 and not save.suffix:
         raise UsageError("--save needs a file name with an extension, as in --save out.png")
     answers, failures, originals = [], 0, Originals(settings)
@@ -84,7 +87,7 @@ def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFa
             try:
                 loaded = loader.load(uri, exact=True).result()
                 # all of them at once: the engine looks at the image once for those that wait together
-                asked = [engine.submit(request_of(recipe, loaded.pixels)) for recipe in recipes]
+                asked = [engine.submit(request_of(recipe, recipe.prompt, loaded.pixels)) for recipe in recipes]
                 for recipe, generation in zip(recipes, (future.result() for future in asked), strict=True):
                     grounding = parse(generation.raw_text)
                     scores = score(grounding, generation, engine.vocabulary).entities

@@ -58,7 +58,7 @@ def register_sources(
     Ends early, with its cursor kept, once `stopped()` says so. Raises SourceError when a source cannot be listed.
     """
     totals, batch, first = Totals(), _Batch(), True
-    waiting = listing.waiting_uris(database, job) if job.listings else listing.NONE_WAITING
+    waiting = listing.waiting_items(database, job) if job.listings else listing.NONE_WAITING
 
     def flush(place: Place) -> None:
         tries = count()

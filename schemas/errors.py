@@ -36,6 +36,7 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     DECODER_CRASHED = "decoder_crashed"
     CRASHED_WORKER = "crashed_worker"
+    BAD_INPUT = "bad_input"
     MODEL_ERROR = "model_error"
     INTERNAL = "internal"
 

@@ -1,11 +1,15 @@
 """From the text that KOSMOS-2 generates to a caption, its entities and their boxes."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 GRID = 32
 CELLS = GRID * GRID
+
+Corners = tuple[float, float, float, float]
+"""x1, y1, x2, y2: the upper left and the lower right corner."""
 
 _CELL = re.compile(r"<patch_index_([0-9]{4})>")
 _DELIMITER = "</delimiter_of_multi_objects/>"
@@ -40,6 +44,11 @@ class Box:
     second: int
     token: int
     valid: bool
+
+    @property
+    def corners(self) -> Corners:
+        """As `iou` takes them."""
+        return self.x1, self.y1, self.x2, self.y2
 
     @property
     def area(self) -> float:
@@ -93,16 +102,7 @@ def phrase_norm(phrase: str) -> str:
     return " ".join(words[1:] if len(words) > 1 and words[0] in {"a", "an", "the"} else words)
 
 
-def iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    """What two boxes (x1, y1, x2, y2) have in common of what they cover together; 0 where one has no area."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    common = width * height
-    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
-
-
-def box_from_cells(first: int, second: int) -> tuple[float, float, float, float]:
+def box_from_cells(first: int, second: int) -> Corners:
     """x1, y1, x2, y2 as fractions, from the upper left and the lower right cell.
 
     Corners are cell centres; a pair within one row or one column takes the outer edges, or it would have no area.
@@ -111,6 +111,28 @@ def box_from_cells(first: int, second: int) -> tuple[float, float, float, float]
     (row1, column1), (row2, column2) = divmod(first, GRID), divmod(second, GRID)
     near, far = (0.0, 1.0) if row1 == row2 or column1 == column2 else (0.5, 0.5)
     return (column1 + near) / GRID, (row1 + near) / GRID, (column2 + far) / GRID, (row2 + far) / GRID
+
+
+def cells_from_box(x1: float, y1: float, x2: float, y2: float) -> tuple[int, int]:
+    """The cells that hold the upper left and the lower right corner of a box, in fractions of the image.
+
+    (The rule of microsoft/unilm, as `coordinate_to_patch_index` in transformers.)
+    """
+    left, top = (math.floor(value * GRID) for value in (x1, y1))
+    right, bottom = (max(0, math.ceil(value * GRID - 1)) for value in (x2, y2))
+    return top * GRID + left, bottom * GRID + right
+
+
+def iou(one: Corners, other: Corners) -> float:
+    """The area that two boxes share over the area that they cover; 0 where one of them is inverted, or has no area.
+
+    It is the same in pixels and in fractions of the image, as long as both boxes come in the same.
+    """
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = one, other
+    shared = max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
+    if not shared:
+        return 0.0
+    return shared / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared)
 
 
 def _objects(raw_text: str) -> Iterator[tuple[int, int, tuple[Box, ...]]]:

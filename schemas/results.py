@@ -29,7 +29,10 @@ class EntityScores(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What the model said of a content under a recipe. `scores` are those of the entities, one by one."""
+    """What the model said of a content under a recipe. `scores` are those of the entities, one by one.
+
+    `prompt` is what it was asked, where that is not the recipe's own: an item brought a part of it.
+    """
 
     raw_text: str
     grounding: Grounding
@@ -38,6 +41,7 @@ class Annotation:
     tokens: int
     mean_logprob: float | None
     runtime: str
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from schemas.trust import trust
 from schemas.version import HEAD
 
 EDGES = {"x1": "width", "y1": "height", "x2": "width", "y2": "height"}
-BELIEF = ("presence", "agreement", "mirror_agreement", "plausibility", "doubts", "evidence")
+BELIEF = ("presence", "agreement", "mirror_agreement", "naming", "plausibility", "doubts", "evidence")
 ADDED = {
     "captions": (
         ("0005", "EXP(a.mean_logprob) AS score"),

@@ -59,7 +59,7 @@ class Annotator:
         left: list[Item] = []
         passing: dict[Code, list[Item]] = defaultdict(list)
         for item in claim.items:
-            failure = done.failures.get(item)
+            failure = done.failures.get(item.image)
             if isinstance(failure, TransientFailure) and claim.tries + 1 < self.settings.max_tries:
                 passing[failure.code].append(item)
             elif failure is not None:
@@ -93,9 +93,8 @@ class Annotator:
 
 def _whole(claim: Claim, item: Item, done: Flow) -> Settled | None:
     """The item with a result for each recipe; None if a stop came before they were all there."""
-    picture = done.pictures.get(item)
+    picture = done.pictures.get(item.image)
     if picture is None:
         return None
-    results = {key: done.results.get((picture.content.sha256, key)) for key in claim.recipes}
-    there = {key: result for key, result in results.items() if result is not None}
-    return Settled(item, picture.version, picture.content, there) if len(there) == len(results) else None
+    there = {work[1]: result for work in done.work_of(item) if (result := done.results.get(work)) is not None}
+    return Settled(item, picture.version, picture.content, there) if there.keys() == claim.recipes.keys() else None

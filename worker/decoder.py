@@ -82,11 +82,11 @@ class Decoder:
         for layer in self.cache:  # one at a time: the copy in between is large
             layer[:, targets, :, :PREFIX] = layer[:, sources, :, :PREFIX]
 
-    def prefill_prompts(self, ids: Tensor, positions: Tensor, last: Tensor, slots: Tensor) -> Tensor:
-        """Logits [n, vocabulary] behind each prompt's last token, of prompts whose image is in their slot.
+    def prefill_prompts(self, ids: Tensor, positions: Tensor, slots: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+        """Logits [m, vocabulary] behind the tokens at `places` [m] of `rows` [m], whose images are in their slots.
 
         `ids` and `positions` (rows of the position table) are [n, tokens], padded on the right: what stands there is
-        seen by no token before it, and overwritten before any token after it looks. `last` [n] is the last of each.
+        seen by no token before it, and overwritten before any token after it looks. `slots` [n].
         """
         count, end = ids.shape[1], PREFIX + ids.shape[1]
         mask = torch.ones(count, end, dtype=torch.bool, device=ids.device).tril(PREFIX)
@@ -102,7 +102,7 @@ class Decoder:
         x = self._embed(self._text.embed_tokens(ids), positions)
         for layer in range(len(self._qkv)):
             x = self._block(layer, x, attend)
-        return self._logits(x[torch.arange(len(x), device=x.device), last])
+        return self._logits(x[rows, places])
 
     def step(self, tokens: Tensor, positions: Tensor, context: int) -> Tensor:
         """Logits [rows, vocabulary] behind `tokens` [rows], which stand at `positions` [rows] of slots 0, 1, ...

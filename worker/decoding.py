@@ -9,6 +9,11 @@ from torch import Tensor
 from schemas.grounding import CELLS, GRID
 from worker.generation import Request, Vocabulary
 
+AROUND = 2
+"""Cells around the chosen one that tell where in it, or beside it, a corner lies: what is farther off is another place.
+
+On drawings this gave the best boxes (benchmarks/RESULTS.md).
+"""
 OBJECT_TOKENS = 4
 """What the shortest object takes: its tags and two location tokens."""
 
@@ -31,6 +36,17 @@ class Rules(NamedTuple):
         )
 
 
+class Choice(NamedTuple):
+    """The next token of each row, and what the model's distribution says beside it."""
+
+    tokens: Tensor
+    """[n]"""
+    logprobs: Tensor
+    """[n], of these tokens."""
+    glances: Tensor
+    """[n, 5]: see `worker.generation.Glance`."""
+
+
 class Rows(NamedTuple):
     """What the choice depends on, for n rows. A place is an index into `ids`."""
 
@@ -48,10 +64,10 @@ class Rows(NamedTuple):
     """[n], bool."""
 
 
-def choose(logits: Tensor, rows: Rows, rules: Rules, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Token and log-probability [n] of each row, from logits [n, vocabulary] in float32.
+def choose(logits: Tensor, rows: Rows, rules: Rules, vocabulary: Vocabulary) -> Choice:
+    """The choice from logits [n, vocabulary] in float32.
 
-    The probability is the model's own, before any option forbids anything. What an option forbids, it forbids as
+    Probabilities are the model's own, before any option forbids anything. What an option forbids, it forbids as
     `generate` does, in any order; inside an object of a constrained row only the constraint holds.
     """
     scores = logits
@@ -63,8 +79,27 @@ def choose(logits: Tensor, rows: Rows, rules: Rules, vocabulary: Vocabulary) -> 
     if rules.constrained:
         scores = keep_well_formed(logits, scores, rows, vocabulary)
     tokens = scores.argmax(-1)
-    logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-    return tokens, logprobs
+    total = logits.logsumexp(-1)
+    logprobs = logits.gather(1, tokens[:, None])[:, 0] - total
+    return Choice(tokens, logprobs, glance(logits, tokens, logits[:, vocabulary.object] - total, vocabulary))
+
+
+def glance(logits: Tensor, tokens: Tensor, log_object: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """[n, 5]: where the model would put a corner, and how surely; whether it would begin an object, `log_object` [n].
+
+    Among the 1,024 location tokens alone, whose share of all probability is next to everything where one is due.
+    """
+    cells = logits[:, vocabulary.first_patch : vocabulary.first_patch + CELLS].softmax(-1).view(-1, GRID, GRID)
+    sides = torch.stack([cells.sum(1), cells.sum(2)], 1)  # [n, 2, GRID]: of the columns, of the rows
+    line = torch.arange(GRID, device=tokens.device)
+    chosen = tokens - vocabulary.first_patch
+    near_row, near_column = (
+        (line - at[:, None]).abs() <= AROUND for at in (chosen.div(GRID, rounding_mode="floor"), chosen % GRID)
+    )
+    around = cells * (near_row[:, :, None] & near_column[:, None])
+    means = torch.stack([around.sum(1), around.sum(2)], 1) @ line.to(cells.dtype)
+    means = means / around.sum((1, 2))[:, None]
+    return torch.cat([means, torch.special.entr(sides).sum(-1), log_object[:, None]], 1)
 
 
 def forbid_repeats(scores: Tensor, rows: Rows, size: int) -> Tensor:

@@ -9,8 +9,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from itertools import islice
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -119,11 +118,11 @@ class Engine:
             found = f"{getattr(pixels, 'dtype', type(pixels).__name__)} {getattr(pixels, 'shape', '')}"
             raise PermanentFailure(Code.INTERNAL, f"pixels are {found}, not uint8 {SHAPE}")
         try:
-            row = Row(request, self.model.prompt_ids(request.prompt))
+            row = Row(request, *self.model.ids_of(request.prompt, request.answer))
         except (RuntimeError, TypeError, ValueError) as error:  # a lone surrogate, for one
             raise PermanentFailure(Code.MODEL_ERROR, f"the prompt cannot be read: {error}") from None
         if row.length > self.model.max_positions:
-            wanted = f"{len(row.prompt_ids)} tokens of prompt and {request.max_new_tokens} new ones"
+            wanted = f"{len(row.prompt_ids)} tokens of prompt and {row.length - len(row.prompt_ids)} new ones"
             limit = self.model.max_positions
             raise PermanentFailure(Code.MODEL_ERROR, f"{wanted} are more than the model's {limit} positions")
         return row
@@ -168,7 +167,7 @@ class Engine:
         with self._changed:
             plan = self._scheduler.schedule()
             rules, running = self._scheduler.rules(), list(self._scheduler.running)
-            next_images = [row.request.pixels for row in islice(self._scheduler.waiting, self._runner.images_at_once)]
+            next_images = self._scheduler.next_images(self._runner.images_at_once)
         tried = [slot for _, slot in plan.rows]
         try:
             if plan.rows:
@@ -198,20 +197,36 @@ class Engine:
                 self._blame(row, f"the model computed no numbers (NaN) in {self.model.dtype}", slot)
 
     def _hand_out(self) -> None:
-        """Gives the rows that have ended to those who asked for them."""
+        """Gives the rows that have ended to those who asked for them, or lets what follows from them wait its turn."""
         while self._ended:
             row, answer = self._ended.popleft()
+            next_rows: list[Row] = []
             try:
-                text = self.model.raw_text(row.prompt_ids, answer.token_ids)
+                generation = self._generation(row, answer)
+                next_rows = self._follow_ups(row, generation)
             except Exception as error:
                 why = f"its tokens cannot be read: {describe(error)}"
                 row.future.set_exception(PermanentFailure(Code.MODEL_ERROR, why))
-                continue
-            self._generations += 1
-            self._tokens += len(answer.token_ids)
-            ended = answer.token_ids[-1] == self.vocabulary.eos
-            generation = Generation(answer.token_ids, answer.logprobs, text, "stop" if ended else "length")
-            row.future.set_result(generation)
+            else:
+                self._generations += 1
+                self._tokens += len(answer.token_ids)
+                row.answer(generation, next_rows)
+            with self._changed:
+                if not self._end:
+                    self._scheduler.follow(row, next_rows)
+                    continue
+            for one in next_rows:
+                one.future.set_exception(self._end)
+
+    def _generation(self, row: Row, answer: Ended) -> Generation:
+        text = self.model.raw_text(row.prompt_ids, answer.token_ids)
+        reason: Literal["stop", "length"] = "stop" if answer.token_ids[-1] == self.vocabulary.eos else "length"
+        return Generation(answer.token_ids, answer.logprobs, text, reason, answer.glances)
+
+    def _follow_ups(self, row: Row, generation: Generation) -> list[Row]:
+        """What is to be asked next. Raises PermanentFailure for a request that the model cannot take."""
+        follow_up = row.request.follow_up
+        return [self._admit(request) for request in follow_up(generation)] if follow_up else []
 
     # ---- what goes wrong
 

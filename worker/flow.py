@@ -1,14 +1,15 @@
 """The images of one chunk on their way: loaded, looked up in the ledger, generated, as soon as each can be."""
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from schemas.errors import Code, EngineClosed, ImageFailure, PermanentFailure, SetupError
+from schemas.inputs import Inputs
 from schemas.items import Item
 from schemas.ledger.work import Claim
 from schemas.recipes import Recipe
@@ -27,8 +28,11 @@ In that while an engine that is kept busy computes what it has.
 DRAIN_S = 5.0
 """How long a stop waits for what the model has begun."""
 
-Work = tuple[str, int]
-"""What is to be computed once: a content (by sha256) under a recipe (by row id)."""
+Work = tuple[str, int, str]
+"""What is to be computed once: a content (by sha256) under a recipe (by row id), with the hash of an item's input."""
+
+Image = tuple[str, str]
+"""A URI with the version that was listed: what is loaded once."""
 
 
 class Loader(Protocol):
@@ -45,6 +49,14 @@ class Picture:
 
     content: Content
     version: str
+
+
+class _Asked(NamedTuple):
+    """What the engine was asked, and for which image, whose pixels it holds."""
+
+    image: Image
+    prompt: str
+    future: "Future[Generation]"
 
 
 class Flow:
@@ -64,19 +76,23 @@ class Flow:
         annotation_of: Callable[[Generation], Annotation],
     ) -> None:
         """`find` gives the annotations that some contents (by sha256) have under the chunk's recipes."""
-        self.pictures: dict[Item, Picture] = {}
-        self.failures: dict[Item, ImageFailure] = {}
+        self.pictures: dict[Image, Picture] = {}
+        self.failures: dict[Image, ImageFailure] = {}
         self.results: dict[Work, Result] = {}
         self._claim, self._loader, self._engine = claim, loader, engine
         self._find, self._annotation_of = find, annotation_of
         self._exact = any(recipe.exact for recipe in claim.recipes.values())
-        self._to_load = deque(dict.fromkeys(claim.items))
-        self._loading: dict[Item, Future[LoadedImage]] = {}
-        self._generating: dict[Work, Future[Generation]] = {}
-        self._prompts_left: Counter[str] = Counter()
-        """Generations that are awaited, by sha256: the image's room is given back with the last."""
-        self._seen: set[str] = set()
-        self._loaded: deque[Item] = deque()
+        self._inputs = Inputs(claim.recipes)
+        self._items: dict[Image, list[Item]] = defaultdict(list)
+        for item in claim.items:
+            self._items[item.image].append(item)
+        self._to_load = deque(self._items)
+        self._loading: dict[Image, Future[LoadedImage]] = {}
+        self._generating: dict[Work, _Asked] = {}
+        self._prompts_left: Counter[Image] = Counter()
+        """Generations that are awaited: the image's room is given back with the last."""
+        self._seen: set[Work] = set()
+        self._loaded: deque[Image] = deque()
         self._generated: deque[Work] = deque()
         self._wake = Event()
 
@@ -101,12 +117,12 @@ class Flow:
     def _begin(self) -> None:
         """Loads, for as many images as there is room."""
         for _ in range(self._share.take(len(self._to_load)) if self._to_load else 0):
-            item = self._to_load.popleft()
-            load = self._loading[item] = self._loader.load(item.uri, exact=self._exact, roots=self._claim.roots)
-            load.add_done_callback(partial(self._on_loaded, item))
+            image = self._to_load.popleft()
+            load = self._loading[image] = self._loader.load(image[0], exact=self._exact, roots=self._claim.roots)
+            load.add_done_callback(partial(self._on_loaded, image))
 
-    def _on_loaded(self, item: Item, _: "Future[LoadedImage]") -> None:
-        self._loaded.append(item)
+    def _on_loaded(self, image: Image, _: "Future[LoadedImage]") -> None:
+        self._loaded.append(image)
         if self._is_due:
             self._wake.set()
 
@@ -131,47 +147,71 @@ class Flow:
             self._wake.wait(GROUP_S if self._loading else LOOK_S)
         self._wake.clear()
 
-    def _take_loaded(self) -> dict[str, Pixels]:
-        """The pixels of the contents that have come and that this chunk has not had, by sha256."""
-        new: dict[str, Pixels] = {}
-        for item in popped(self._loaded):
-            image = self._image_of(item, self._loading.pop(item))
-            if image is None or image.sha256 in self._seen:
+    def _take_loaded(self) -> dict[Image, Pixels]:
+        """The pixels of the images that have come, and are wanted for something that this chunk has not had."""
+        new: dict[Image, Pixels] = {}
+        for image in popped(self._loaded):
+            loaded = self._loaded_of(image, self._loading.pop(image))
+            if loaded is None or self._seen.issuperset(self._wanted(image)):
                 self._share.give_back()
             else:
-                self._seen.add(image.sha256)
-                new[image.sha256] = image.pixels
+                self._seen.update(self._wanted(image))
+                new[image] = loaded.pixels
         return new
 
-    def _image_of(self, item: Item, load: "Future[LoadedImage]") -> LoadedImage | None:
-        """The image, noted with its item; None where there is none."""
+    def work_of(self, item: Item) -> list[Work]:
+        """What is wanted for an item whose image was loaded: for each recipe one."""
+        sha256 = self.pictures[item.image].content.sha256
+        return [(sha256, recipe_id, brought) for recipe_id, brought in self._inputs.hashes_of(item).items()]
+
+    def _wanted(self, image: Image) -> dict[Work, Item]:
+        """What the items of an image want of it, each with an item that brings the input."""
+        return {work: item for item in self._items[image] for work in self.work_of(item)}
+
+    def _loaded_of(self, image: Image, load: "Future[LoadedImage]") -> LoadedImage | None:
+        """The image, noted with its name; None where there is none."""
         error = CancelledError() if load.cancelled() else load.exception()
         if error is None:
-            image = load.result()
-            content = Content(image.sha256, image.width, image.height, image.format, image.size)
-            self.pictures[item] = Picture(content, image.version)
-            return image
+            loaded = load.result()
+            content = Content(loaded.sha256, loaded.width, loaded.height, loaded.format, loaded.size)
+            self.pictures[image] = Picture(content, loaded.version)
+            return loaded
         if isinstance(error, SetupError):
             raise error
         if isinstance(error, ImageFailure):
-            self.failures[item] = error
+            self.failures[image] = error
         elif not isinstance(error, CancelledError):  # that is a stop, or a loader that was closed over it
-            self.failures[item] = PermanentFailure(Code.INTERNAL, f"{type(error).__name__}: {error}")
+            self.failures[image] = PermanentFailure(Code.INTERNAL, f"{type(error).__name__}: {error}")
         return None
 
-    def _submit(self, new: dict[str, Pixels]) -> None:
-        """Requests for what the ledger does not have: all recipes of an image in a row, since they share its pass."""
+    def _submit(self, new: dict[Image, Pixels]) -> None:
+        """Requests for what the ledger does not have: all prompts of an image in a row, since they share its pass."""
         if not new:
             return
-        self.results.update((work, Reuse(annotation_id)) for work, annotation_id in self._find(list(new)).items())
-        for sha256, pixels in new.items():
-            wanted = {key: it for key, it in self._claim.recipes.items() if (sha256, key) not in self.results}
-            self._prompts_left[sha256] = len(wanted)
-            if not wanted:
+        sha256s = {self.pictures[image].content.sha256 for image in new}
+        self.results.update((work, Reuse(annotation_id)) for work, annotation_id in self._find(list(sha256s)).items())
+        for image, pixels in new.items():
+            prompts = self._prompts(image)
+            self._prompts_left[image] = len(prompts)
+            if not prompts:
                 self._share.give_back()
-            for recipe_id, recipe in wanted.items():
-                future = self._generating[sha256, recipe_id] = self._engine.submit(request_of(recipe, pixels))
-                future.add_done_callback(partial(self._on_generated, (sha256, recipe_id)))
+            for work, prompt in prompts.items():
+                future = self._engine.submit(request_of(self._claim.recipes[work[1]], prompt, pixels))
+                self._generating[work] = _Asked(image, prompt, future)
+                future.add_done_callback(partial(self._on_generated, work))
+
+    def _prompts(self, image: Image) -> dict[Work, str]:
+        """What the model is to be asked of an image; an input that makes no prompt has failed."""
+        content, prompts = self.pictures[image].content, dict[Work, str]()
+        for work, item in self._wanted(image).items():
+            if work in self.results or work in self._generating:
+                continue
+            value = self._inputs.values_of(item).get(work[1], "")
+            try:
+                prompts[work] = self._claim.recipes[work[1]].fill(value, (content.width, content.height))
+            except PermanentFailure as failure:
+                self.results[work] = Failure(failure.code, failure.message)
+        return prompts
 
     def _take_generated(self) -> None:
         for work in popped(self._generated):
@@ -179,17 +219,19 @@ class Flow:
 
     def _take(self, work: Work) -> None:
         """The result of a generation that is done, or has been given up."""
-        result = self._result_of(self._generating.pop(work))
+        asked = self._generating.pop(work)
+        result = self._result_of(work, asked)
         if result is not None:
             self.results[work] = result
-        self._prompts_left[work[0]] -= 1
-        if not self._prompts_left[work[0]]:
+        self._prompts_left[asked.image] -= 1
+        if not self._prompts_left[asked.image]:
             self._share.give_back()
 
-    def _result_of(self, future: "Future[Generation]") -> Result | None:
+    def _result_of(self, work: Work, asked: _Asked) -> Result | None:
         """None for what was given up before it was done."""
         try:
-            return self._annotation_of(future.result())
+            annotation = self._annotation_of(asked.future.result())
+            return replace(annotation, prompt=asked.prompt) if work[2] else annotation
         except (CancelledError, EngineClosed):
             return None
         except PermanentFailure as failure:
@@ -199,14 +241,15 @@ class Flow:
         """Give up what has not begun, and wait so long for what the model has."""
         self._share.ask_no_more()
         self._take_loaded()
-        wait([future for future in self._generating.values() if not future.cancel()], timeout=DRAIN_S)
+        wait([asked.future for asked in self._generating.values() if not asked.future.cancel()], timeout=DRAIN_S)
         # by the futures and not by the word they leave: `wait` ends before the last of them has left it
-        for work in [work for work, future in self._generating.items() if future.done()]:
+        for work in [work for work, asked in self._generating.items() if asked.future.done()]:
             self._take(work)
 
     def _cancel(self) -> None:
         """Nobody computes what nobody waits for."""
-        futures: list[Future[Any]] = [*self._loading.values(), *self._generating.values()]
+        asked = (one.future for one in self._generating.values())
+        futures: list[Future[Any]] = [*self._loading.values(), *asked]
         for future in futures:
             future.cancel()
 
@@ -216,11 +259,11 @@ def popped(queue: "deque[Any]") -> Iterable[Any]:
     return [queue.popleft() for _ in range(len(queue))]
 
 
-def request_of(recipe: Recipe, pixels: Pixels) -> Request:
+def request_of(recipe: Recipe, prompt: str, pixels: Pixels) -> Request:
     """What the engine is asked."""
     return Request(
         pixels,
-        recipe.prompt,
+        prompt,
         recipe.max_new_tokens,
         recipe.no_repeat_ngram_size,
         recipe.min_new_tokens,

@@ -1,5 +1,6 @@
 """A KOSMOS-2 in memory, loaded safely and checked to be what the rest relies on."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,6 +25,7 @@ IMAGE_START = 2
 PATCHES = 1024
 _CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 _TAGS = ("<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>")
+_CELL = re.compile("<patch_index_(0[0-9]{3}|10[01][0-9]|102[0-3])>")
 _PATCH_TOKENS = [f"<patch_index_{cell:04d}>" for cell in range(PATCHES)]
 
 
@@ -42,7 +44,7 @@ class Kosmos:
         )
         self._first_image_id: int = self.tokenizer.unk_token_id + 1
         self._cached_ids = lru_cache(maxsize=4096)(self._tokenise)  # a night has few prompts and millions of images
-        images = processor.image_processor
+        images = self.image_processor = processor.image_processor
         self._rescale: float = images.rescale_factor
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=self.device).view(3, 1, 1)
@@ -51,7 +53,22 @@ class Kosmos:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """What Kosmos2Processor gives for this text with one image: `<s><image>`, 64 places, `</image>`, the prompt."""
-        return list(self._cached_ids(prompt))
+        cells = _CELL.findall(prompt)
+        # prompts that differ in their location tokens alone are one to the cache
+        ids = list(self._cached_ids(_CELL.sub(_PATCH_TOKENS[0], prompt) if cells else prompt))
+        first = self.vocabulary.first_patch
+        for place, cell in zip([at for at, id_ in enumerate(ids) if id_ == first], cells, strict=True):
+            ids[place] = first + int(cell)
+        return ids
+
+    def ids_of(self, prompt: str, answer: str = "") -> tuple[list[int], list[int]]:
+        """The ids of the prompt, and those that an answer after a space adds to them."""
+        ids = self.prompt_ids(prompt)
+        if not answer:
+            return ids, []
+        whole = self.prompt_ids(f"{prompt} {answer}")
+        same = next((at for at, (one, other) in enumerate(zip(ids, whole)) if one != other), len(ids))  # noqa: B905
+        return whole[:same], whole[same:]
 
     def _tokenise(self, prompt: str) -> tuple[int, ...]:
         places = " ".join(["<image>"] * (1 + IMAGE_TOKENS))
@@ -112,6 +129,14 @@ def load_model(ref: ModelRef, device: str, dtype: str | None = None) -> Kosmos:
 
     Raises SetupError where it cannot be.
     """
+    kosmos = load_unchecked(ref, device, dtype)
+    for _, wrong in faults_of(kosmos, dtype or ref.dtype):
+        raise SetupError(f"{ref.name} is no KOSMOS-2 that Kosmograph can run: {wrong}")
+    return kosmos
+
+
+def load_unchecked(ref: ModelRef, device: str, dtype: str | None = None) -> Kosmos:
+    """The same, whatever its geometry and its tokens are."""
     device, dtype = pick_device(device), dtype or ref.dtype
     folder = ref.path or _download(ref)
     check_folder(folder)
@@ -119,11 +144,9 @@ def load_model(ref: ModelRef, device: str, dtype: str | None = None) -> Kosmos:
         with _quiet():
             processor = Kosmos2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model = _load_weights(folder, dtype, device)
-        kosmos = Kosmos(model, processor)
+        return Kosmos(model, processor)
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise SetupError(f"{folder} cannot be loaded on {device}: {describe(error)}") from error
-    _check(kosmos, processor, ref.name, dtype)
-    return kosmos
 
 
 def _download(ref: ModelRef) -> Path:
@@ -165,27 +188,45 @@ def _load_weights(folder: Path, dtype: str, device: str) -> Any:
     return model
 
 
-def _check(kosmos: Kosmos, processor: Any, name: str, dtype: str) -> None:
-    """Nothing. Raises SetupError unless the model has the geometry and tokens that parser and engine rely on."""
-    config, tokenizer, images = kosmos.model.config, kosmos.tokenizer, processor.image_processor
+def faults_of(kosmos: Kosmos, dtype: str) -> Iterator[tuple[str, str]]:
+    """What of the geometry and the tokens that parser and engine rely on is otherwise: its topic, and how it is."""
+    config, tokenizer, images = kosmos.model.config, kosmos.tokenizer, kosmos.image_processor
     patch_ids = tokenizer.convert_tokens_to_ids(_PATCH_TOKENS)
     size = dict(images.size)
-    for holds, wrong in (
-        (size == {"height": IMAGE_SIZE, "width": IMAGE_SIZE}, f"its processor makes images of {size}, not 224×224"),
-        (images.do_rescale and images.do_normalize, "its processor does not rescale and normalise"),
-        (config.vision_config.image_size == IMAGE_SIZE, f"it sees {config.vision_config.image_size} pixels, not 224"),
-        (config.vision_config.hidden_act == "quick_gelu", f"its vision tower has {config.vision_config.hidden_act}"),
-        (config.latent_query_num == IMAGE_TOKENS, f"it has {config.latent_query_num} latents, not {IMAGE_TOKENS}"),
+    sees = config.vision_config.image_size
+    for topic, holds, wrong in (
         (
+            "config",
+            config.vision_config.hidden_act == "quick_gelu",
+            f"its vision has {config.vision_config.hidden_act}",
+        ),
+        ("config", config.latent_query_num == IMAGE_TOKENS, f"it has {config.latent_query_num} latents, not 64"),
+        ("config", kosmos.dtype == getattr(torch, dtype), f"it was loaded as {kosmos.dtype}, not {dtype}"),
+        (
+            "tokens",
             patch_ids == list(range(kosmos.vocabulary.first_patch, kosmos.vocabulary.first_patch + PATCHES)),
             "its 1,024 location tokens do not have ids in a row",
         ),
-        (len(tokenizer) <= config.text_config.vocab_size, "its tokenizer has more tokens than its text model"),
-        (tokenizer.eos_token_id == kosmos.vocabulary.eos, "its tokenizer and its text model end with different tokens"),
-        (kosmos.dtype == getattr(torch, dtype), f"it was loaded as {kosmos.dtype}, not {dtype}"),
+        (
+            "tokens",
+            len(tokenizer) <= config.text_config.vocab_size,
+            "its tokenizer has more tokens than its text model",
+        ),
+        (
+            "tokens",
+            tokenizer.eos_token_id == kosmos.vocabulary.eos,
+            "its tokenizer and its text model end with different tokens",
+        ),
+        (
+            "image size",
+            size == {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+            f"its processor makes images of {size}, not 224×224",
+        ),
+        ("image size", images.do_rescale and images.do_normalize, "its processor does not rescale and normalise"),
+        ("image size", sees == IMAGE_SIZE, f"it sees {sees} pixels, not 224"),
     ):
         if not holds:
-            raise SetupError(f"{name} is no KOSMOS-2 that Kosmograph can run: {wrong}")
+            yield topic, wrong
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.attention import DecodeAttention, sdpa_decode_attention
@@ -12,6 +14,7 @@ from worker.compilation import compiled_for
 from worker.decoder import PREFIX, Decoder
 from worker.decoding import Rows, Rules, choose
 from worker.encoder import Encoder
+from worker.generation import Glance
 from worker.model import Kosmos
 from worker.scheduler import Plan, Row
 from worker.uploads import Uploads
@@ -32,6 +35,7 @@ class Ended(NamedTuple):
 
     token_ids: list[int]
     logprobs: list[float]
+    glances: NDArray[np.float32]
 
 
 class Prompts(NamedTuple):
@@ -45,6 +49,8 @@ class Prompts(NamedTuple):
     limits: Tensor
     """[n, 5]: see `limits_of`. The first column is the prompts' length."""
     rules: Rules
+    given: Tensor
+    """[3, m]: row, slot and place of each token that is given, and not to be generated."""
 
 
 class Runner:
@@ -94,6 +100,7 @@ class Runner:
         self.decoder.allocate(slots, length)
         self.ids = self._zeros(slots, length)  # prompt and generated tokens
         self.logprobs = self._zeros(slots, length, dtype=torch.float32)
+        self.glances = self._zeros(slots, length, len(Glance._fields), dtype=torch.float32)
         self.next = self._zeros(slots) + 1  # the place where the next token will stand
         self.done = self._zeros(slots, dtype=torch.bool).logical_not_()
         self.limits = self._zeros(slots, 5)  # see `limits_of`
@@ -104,8 +111,8 @@ class Runner:
     def prefill(self, plan: Plan) -> None:
         """Carries out the plan: afterwards each row of it has its first token."""
         # what comes from the host comes first: each such copy would wait for all that the GPU has been given
-        by_length = sorted(plan.rows, key=lambda placed: len(placed[0].prompt_ids))
-        groups = batches(by_length, PROMPT_TOKENS_AT_ONCE, lambda placed: len(placed[0].prompt_ids) - PREFIX)
+        by_length = sorted(plan.rows, key=lambda placed: given_tokens(placed[0]))
+        groups = batches(by_length, PROMPT_TOKENS_AT_ONCE, lambda placed: given_tokens(placed[0]) - PREFIX)
         prompts = [self._prompts(*zip(*group, strict=True)) for group in groups]
         slots = self._tensor([slot for _, slot in plan.images])
         copies = self._tensor(plan.copies)
@@ -145,9 +152,12 @@ class Runner:
             return {}
         places = [slot for slot, *_ in ended]
         all_ids, all_logprobs = self.ids[places].tolist(), self.logprobs[places].tolist()
+        all_glances = self.glances[places].numpy(force=True)
         return {
-            slot: Ended(ids[first:last], logprobs[first:last])
-            for (slot, first, last), ids, logprobs in zip(ended, all_ids, all_logprobs, strict=True)
+            slot: Ended(ids[first:last], logprobs[first:last], glances[first:last].copy())
+            for (slot, first, last), ids, logprobs, glances in zip(
+                ended, all_ids, all_logprobs, all_glances, strict=True
+            )
         }
 
     @torch.inference_mode()
@@ -165,26 +175,45 @@ class Runner:
 
     def _prompts(self, rows: Sequence[Row], slots: Sequence[int]) -> "Prompts":
         """What a prefill needs to know of these rows."""
-        ids = [row.prompt_ids for row in rows]
-        self._known |= {slot: len(prompt) for slot, prompt in zip(slots, ids, strict=True)}
+        ids = [[*row.prompt_ids, *row.answer_ids] for row in rows]
+        self._known |= {slot: len(row.prompt_ids) for slot, row in zip(slots, rows, strict=True)}
+        given = [
+            (number, slot, len(row.prompt_ids) + place)
+            for number, (row, slot) in enumerate(zip(rows, slots, strict=True))
+            for place in range(len(row.answer_ids))
+        ]
         return Prompts(
             slots=self._tensor(slots),
             ids=self._padded(ids),
             positions=self._padded([self._positions(prompt) for prompt in ids]),
             limits=self._tensor([limits_of(row) for row in rows]),
             rules=Rules.of(row.request for row in rows),
+            given=self._tensor(given).view(-1, 3).T,
         )
 
     def _start(self, prompts: "Prompts") -> None:
-        """The first token of each row, whose image is in its slot."""
+        """The first token of each row, whose image is in its slot; all of those that are given."""
         slots, lengths = prompts.slots, prompts.limits[:, 0]
         own_ids, own_positions = prompts.ids[:, PREFIX:], prompts.positions[:, PREFIX:]
-        logits = self.decoder.prefill_prompts(own_ids, own_positions, lengths - PREFIX - 1, slots)
+        count, (given_rows, given_slots, given_places) = len(slots), prompts.given
+        rows = torch.cat([torch.arange(count, device=self.device), given_rows])
+        before = torch.cat([lengths, given_places]) - PREFIX - 1
+        logits = self.decoder.prefill_prompts(own_ids, own_positions, slots, rows, before)
         self.ids[slots, : prompts.ids.shape[1]] = prompts.ids
         self.limits[slots] = prompts.limits
         self.next[slots] = lengths
         self.done[slots] = False
-        self._emit(logits, slots, prompts.rules)
+        self._emit(logits[:count], slots, prompts.rules)
+        if len(given_rows):
+            self._take(prompts.ids[given_rows, given_places], logits[count:].float(), given_slots, given_places)
+
+    def _take(self, tokens: Tensor, logits: Tensor, slots: Tensor, places: Tensor) -> None:
+        """Tokens [m] as if they had been generated at `places` [m] of `slots` [m], where rows end with them."""
+        self.ids[slots, places] = tokens
+        self.logprobs[slots, places] = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        self.glances[slots, places] = 0.0
+        self.next[slots] = self.limits[slots, 1]
+        self.done[slots] = True
 
     def _positions(self, prompt: list[int]) -> list[int]:
         """Rows of the position table, as transformers counts them: a pad takes the zero row and is not counted."""
@@ -209,10 +238,11 @@ class Runner:
         place, done = self.next[slots], self.done[slots]
         _, end, min_end, size, constrained = self.limits[slots].unbind(1)
         rows = Rows(self.ids[slots] if any(rules) else self.ids, place, end, min_end, size, constrained.bool())
-        tokens, logprobs = choose(logits.float(), rows, rules, self.kosmos.vocabulary)
+        tokens, logprobs, glances = choose(logits.float(), rows, rules, self.kosmos.vocabulary)
         at = slots, place.clamp(max=self.length - 1)  # a row that is done may have filled its slot
         self.ids[at] = torch.where(done, self.ids[at], tokens)
         self.logprobs[at] = torch.where(done, self.logprobs[at], logprobs)
+        self.glances[at] = torch.where(done[:, None], self.glances[at], glances)
         self.next[slots] = place + ~done
         over = (tokens == self.kosmos.vocabulary.eos) | (place + 1 >= end) | ~logprobs.isfinite()
         self.done[slots] = done | over
@@ -266,12 +296,16 @@ def round_up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
+def given_tokens(row: Row) -> int:
+    return len(row.prompt_ids) + len(row.answer_ids)
+
+
 def limits_of(row: Row) -> tuple[int, int, int, int, bool]:
     """The columns of `Runner.limits`: prompt length, end, first place where it may end, n-gram size, constrained."""
     request, first = row.request, len(row.prompt_ids)
     return (
         first,
-        first + request.max_new_tokens,
+        row.length,
         first + request.min_new_tokens,
         request.no_repeat_ngram_size,
         request.constrained,

@@ -5,12 +5,13 @@ row, so that other prompts for that image need not compute it again: they take t
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from itertools import chain
+from itertools import chain, islice
 
+from schemas.errors import PermanentFailure
 from worker.decoding import Rules
 from worker.generation import Generation, Pixels, Request
 
@@ -21,8 +22,12 @@ class Row:
 
     request: Request
     prompt_ids: list[int]
+    answer_ids: list[int] = field(default_factory=list)
+    """What is given in place of a generation; empty where there is to be one."""
     future: Future[Generation] = field(default_factory=Future)
     begun: bool = False
+    _left: int = 0
+    """Rows that follow from it and are not done."""
 
     @property
     def image(self) -> int:
@@ -32,12 +37,32 @@ class Row:
     @property
     def length(self) -> int:
         """The most tokens that it can have."""
-        return len(self.prompt_ids) + self.request.max_new_tokens
+        return len(self.prompt_ids) + (len(self.answer_ids) or self.request.max_new_tokens)
 
     def begin(self) -> bool:
         """Whether it is still wanted. Once it is begun it cannot be cancelled."""
         self.begun = self.begun or self.future.set_running_or_notify_cancel()
         return self.begun
+
+    def answer(self, generation: Generation, next_rows: Sequence["Row"]) -> None:
+        """The request is done with this generation as soon as the rows that follow from it are."""
+        self._left = len(next_rows)
+        for row in next_rows:
+            row.future.add_done_callback(lambda _: self._settle(generation, next_rows))
+        if not next_rows:
+            self.future.set_result(generation)
+
+    def _settle(self, generation: Generation, next_rows: Sequence["Row"]) -> None:
+        """A row that follows is done, which happens in the engine's thread, or when the engine ends."""
+        self._left -= 1
+        if self._left:
+            return
+        errors = [row.future.exception() for row in next_rows]
+        if fatal := next((error for error in errors if error and not isinstance(error, PermanentFailure)), None):
+            self.future.set_exception(fatal)
+            return
+        answers = [None if error else row.future.result() for row, error in zip(next_rows, errors, strict=True)]
+        self.future.set_result(replace(generation, follow_ups=answers))
 
 
 @dataclass(slots=True)
@@ -55,7 +80,8 @@ class Plan:
 class Scheduler:
     """First come, first served, into `slots` slots of `length` tokens.
 
-    A free slot that holds an image which another row waits for is kept for it, as long as there are others to take.
+    A free slot that holds an image which another row waits for is kept for it, as long as there are others to take;
+    when there are none, that row goes first.
     """
 
     def __init__(self, slots: int = 0, length: int = 0, refill: int = 1) -> None:
@@ -75,6 +101,7 @@ class Scheduler:
         self.waiting.extendleft(reversed(self._take_back(list(self.running))))
         self._free = list(range(slots))  # a heap: low slots first, so that the rows stay together
         self._kept: dict[int, int] = {}  # free slot -> the image in it that is wanted
+        self._held: dict[Row, int] = {}  # a row that has ended, from which others may follow -> its slot
         self._holders: dict[int, dict[int, None]] = {}  # image -> slots that it is in, in the order that it came there
 
     @property
@@ -103,18 +130,44 @@ class Scheduler:
         if self.running and len(self.waiting) >= self.refill:
             free -= free % self.refill
         while free > len(plan.rows) and self.waiting and self._fits(self.waiting[0]):
-            self._begin(self.waiting.popleft(), plan)
+            self._begin(self._next(), plan)
         return plan
 
+    def _next(self) -> Row:
+        """The first row that waits; where it would take another one's image from its slot, that one goes before it."""
+        if not self._free:
+            images = set(self._kept.values())
+            for place, row in enumerate(self.waiting):
+                if row.image in images and self._fits(row):
+                    del self.waiting[place]
+                    return row
+        return self.waiting.popleft()
+
     def finish(self, slot: int, *, sound: bool = True) -> Row:
-        """The row that ran there. The slot is free, and what is in it still of use if it is `sound`."""
+        """The row that ran there. The slot is free, and what is in it still of use if it is `sound`.
+
+        After a sound row from which others may follow, the slot is free no sooner than `follow` says which these are.
+        """
         row = self.running.pop(slot)
-        if sound and self._wanted[row.image]:
+        if sound and row.request.follow_up:
+            self._wanted[row.image] += 1
+            self._held[row] = slot
+        elif sound and self._wanted[row.image]:
             self._kept[slot] = row.image
         else:
             self._let_go(slot, row.image)
             heappush(self._free, slot)
         return row
+
+    def follow(self, row: Row, next_rows: Sequence[Row]) -> None:
+        """What follows from a row that has ended waits ahead of all others, while its image is at hand."""
+        self.waiting.extendleft(reversed(next_rows))
+        self._wanted.update(one.image for one in next_rows)
+        slot = self._held.pop(row, None)
+        if slot is not None:
+            self._kept[slot] = row.image
+        if row.request.follow_up:
+            self._unwant(row.image)
 
     def isolate(self, slots: Iterable[int]) -> None:
         """The rows that run there become suspect, one half of them apart from the other."""
@@ -129,13 +182,18 @@ class Scheduler:
     def refuse(self) -> Row:
         """The row that would be next, which is forgotten."""
         row = self.waiting.popleft()
-        self._wanted[row.image] -= 1
-        if not self._wanted[row.image]:
-            self._want_no_more(row.image)
+        self._unwant(row.image)
         return row
 
+    def next_images(self, count: int) -> list[Pixels]:
+        """Those of the first `count` rows that wait, but for the ones that are in a slot."""
+        first = islice(self.waiting, count)
+        return [row.request.pixels for row in first if row.image not in self._holders]
+
     def drop_waiting(self) -> list[Row]:
-        """The rows that do not run, which are forgotten."""
+        """The rows that do not run, which are forgotten. Nothing follows any more."""
+        self._kept |= {slot: row.image for row, slot in self._held.items()}
+        self._held.clear()
         rows = [*chain.from_iterable(self.suspects), *self.waiting]
         self.suspects.clear()
         self.waiting.clear()
@@ -191,6 +249,13 @@ class Scheduler:
         slot, image = self._kept.popitem()
         self._let_go(slot, image)
         return slot
+
+    def _unwant(self, image: int) -> None:
+        """One row fewer wants the image; none, if the engine is at its end."""
+        if self._wanted[image]:
+            self._wanted[image] -= 1
+            if not self._wanted[image]:
+                self._want_no_more(image)
 
     def _want_no_more(self, image: int) -> None:
         """The image has no row that waits: slots that were kept for it are free."""

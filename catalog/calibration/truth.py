@@ -10,12 +10,9 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, Field, ValidationError
 
 from schemas.errors import SetupError
-from schemas.grounding import phrase_norm
+from schemas.grounding import Corners, phrase_norm
 from schemas.heads import singular
 from schemas.uris import path_of, scheme_of, split_s3
-
-Corners = tuple[float, float, float, float]
-
 
 Id = int | str
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -208,6 +208,7 @@ def document(record: Record) -> Mapping[str, Any]:
                         "presence": box.presence,
                         "agreement": box.agreement,
                         "mirror_agreement": box.mirror_agreement,
+                        "naming": box.naming,
                         "plausibility": box.plausibility,
                         "doubts": box.doubts,
                         "evidence": box.evidence,

@@ -6,7 +6,8 @@ An image without boxes keeps one row, in which the columns of entity and box are
 from collections.abc import Iterable, Iterator, Sequence
 
 from catalog.exports.base import Work
-from catalog.records import Edges, Record
+from catalog.records import Record
+from schemas.grounding import Corners
 from catalog.rows import CsvText
 
 OF_IMAGE = ("job", "image_id", "annotation_id", "uri", "task", "caption")
@@ -14,7 +15,7 @@ OF_ENTITY = ("entity", "phrase", "phrase_norm", "span_start", "span_end")
 OF_BOX = ("box", "x1", "y1", "x2", "y2", "px1", "py1", "px2", "py2", "area", "score", "valid", "phrase_score", "head")
 EXPECTED = ("expected_x1", "expected_y1", "expected_x2", "expected_y2")
 SIGMA = ("sigma_px1", "sigma_py1", "sigma_px2", "sigma_py2")
-BELIEF = ("presence", "agreement", "mirror_agreement", "plausibility", "doubts", "evidence", "trust")
+BELIEF = ("presence", "agreement", "mirror_agreement", "naming", "plausibility", "doubts", "evidence", "trust")
 OF_BELIEF = (*EXPECTED, *SIGMA, *BELIEF)
 UNKNOWN = (None,) * len(EXPECTED)
 COLUMNS = (*OF_IMAGE, *OF_ENTITY, *OF_BOX, *OF_BELIEF)
@@ -40,7 +41,7 @@ def _lines(record: Record, text: CsvText) -> Iterator[str]:
             corners = (box.x1, box.y1, box.x2, box.y2, *box.pixels(record.width, record.height))
             valid = "true" if box.valid else "false"
             edges = (*(box.expected or UNKNOWN), *_pixels(box.sigma, record))
-            belief = (box.presence, box.agreement, box.mirror_agreement, box.plausibility)
+            belief = (box.presence, box.agreement, box.mirror_agreement, box.naming, box.plausibility)
             of_box = text(
                 (
                     *(number, *corners, box.area, box.score, valid, entity.score, entity.head),
@@ -50,7 +51,7 @@ def _lines(record: Record, text: CsvText) -> Iterator[str]:
             yield f"{of_image},{of_entity},{of_box}\n"
 
 
-def _pixels(sigma: Edges | None, record: Record) -> Sequence[float | None]:
+def _pixels(sigma: Corners | None, record: Record) -> Sequence[float | None]:
     """The uncertainty of edges in pixels of the upright picture."""
     if sigma is None:
         return UNKNOWN

@@ -19,7 +19,7 @@ def schema() -> Any:
     """The columns, as `base.document` names them."""
     arrow = pyarrow()
     text, real, whole = arrow.string(), arrow.float64(), arrow.int64()
-    belief = ("presence", "agreement", "mirror_agreement", "plausibility")
+    belief = ("presence", "agreement", "mirror_agreement", "naming", "plausibility")
     box = {
         **dict.fromkeys(("x1", "y1", "x2", "y2", "area", "score"), real),
         "valid": arrow.bool_(),

@@ -1,13 +1,17 @@
 # ruff: noqa: T201
-"""The pictures of examples/images: several sizes, aspects and formats, always the same for a seed."""
+"""The pictures of examples/images: several sizes, aspects and formats, always the same for a seed.
+
+What is where on them goes into examples/drawings.json, as COCO instances.
+"""
 
 import argparse
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawing import Colour, draw_scene
+from drawing import Colour, Thing, draw_scene
 from numpy.random import Generator
 from PIL import ExifTags, Image
 
@@ -59,14 +63,14 @@ PICTURES = (
 )
 
 
-def draw(rng: Generator, picture: Picture) -> tuple[Image.Image, str]:
+def draw(rng: Generator, picture: Picture) -> tuple[Image.Image, list[Thing]]:
     """The picture as it is to be seen, and what is on it from left to right. Drawn again until nothing is missing."""
     while True:
         width, height = picture.size
         ground = GROUNDS[rng.integers(len(GROUNDS))]
         image, things = draw_scene(rng, (width * FINE, height * FINE), picture.things, ground)
         if len(things) == picture.things:
-            return image.reduce(FINE), ", ".join(thing.name for thing in things)
+            return image.reduce(FINE), things
 
 
 def save(image: Image.Image, picture: Picture, folder: Path) -> None:
@@ -79,16 +83,36 @@ def save(image: Image.Image, picture: Picture, folder: Path) -> None:
     image.save(folder / picture.name, **options)
 
 
+def instances(drawn: list[tuple[Picture, list[Thing]]]) -> dict[str, Any]:
+    """The COCO document: a category is a phrase as the demo model was taught it, a box is in pixels, upright."""
+    names = sorted({f"the {thing.name}" for _, things in drawn for thing in things})
+    images, annotations = [], []
+    for number, (picture, things) in enumerate(drawn, 1):
+        width, height = picture.size
+        images.append({"id": number, "file_name": picture.name, "width": width, "height": height})
+        for thing in things:
+            x1, y1, x2, y2 = thing.box
+            box = [round(v, 1) for v in (x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height)]
+            about = {"image_id": number, "category_id": names.index(f"the {thing.name}") + 1}
+            annotations.append({"id": len(annotations) + 1, **about, "bbox": box, "area": round(box[2] * box[3], 1)})
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "images")
+    parser.add_argument("--truth", type=Path, default=Path(__file__).parents[1] / "drawings.json")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    drawn = []
     for number, picture in enumerate(PICTURES):
-        image, names = draw(np.random.default_rng([arguments.seed, number]), picture)
+        image, things = draw(np.random.default_rng([arguments.seed, number]), picture)
         save(image, picture, arguments.out)
-        print(f"{picture.name}: {names}")
+        drawn.append((picture, things))
+        print(f"{picture.name}: {', '.join(thing.name for thing in things)}")
+    arguments.truth.write_text(json.dumps(instances(drawn), indent=1) + "\n")
 
 
 if __name__ == "__main__":

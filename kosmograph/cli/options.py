@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,12 +41,21 @@ Tasks = Annotated[
     list[str] | None,
     typer.Option("--task", metavar="brief|detailed", help="Repeatable; brief unless there is a prompt."),
 ]
-Phrases = Annotated[list[str] | None, typer.Option("--phrase", metavar="P", help="Find this phrase; repeatable.")]
-Questions = Annotated[list[str] | None, typer.Option("--question", metavar="Q", help="Answer this; repeatable.")]
-Free = Annotated[
-    list[str] | None,
-    typer.Option("--prompt", metavar="TEXT", help="A prompt of your own; boxes need <grounding> in front; repeatable."),
+
+
+def _words(flag: str, what: str) -> Any:
+    """An option for what goes into prompts, from the command line, a file or a manifest."""
+    return typer.Option(flag, metavar="TEXT|@FILE|column:NAME", help=what)
+
+
+Phrases = Annotated[list[str] | None, _words("--phrase", "Find what is called so; repeatable, as all of these.")]
+Expressions = Annotated[list[str] | None, _words("--expression", "Find the one that is described so.")]
+Regions = Annotated[
+    list[str] | None, _words("--region", "Say what is in X1,Y1,X2,Y2, in fractions of the image (a column: or pixels).")
 ]
+Questions = Annotated[list[str] | None, _words("--question", "Answer this, with boxes.")]
+PlainQuestions = Annotated[list[str] | None, _words("--plain-question", "Answer this, without boxes.")]
+Free = Annotated[list[str] | None, _words("--prompt", "A prompt of your own; boxes need <grounding> in front.")]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(

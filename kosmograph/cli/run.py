@@ -1,5 +1,6 @@
 """`annotate`, `submit` and `try`: images to captions and boxes."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from kosmograph.cli.options import (
     Device,
     Dtype,
     DtypeHere,
+    Expressions,
     Free,
     Json,
     MaxNewTokens,
@@ -21,10 +23,13 @@ from kosmograph.cli.options import (
     Model,
     NoRepeatNgramSize,
     Phrases,
+    PlainQuestions,
     Questions,
+    Regions,
     Revision,
     Tasks,
 )
+from schemas.uris import printable
 
 Sources = Annotated[
     list[str],
@@ -55,7 +60,10 @@ def annotate(
     job: JobOption = None,
     task: Tasks = None,
     phrase: Phrases = None,
+    expression: Expressions = None,
+    region: Regions = None,
     question: Questions = None,
+    plain_question: PlainQuestions = None,
     prompt: Free = None,
     max_new_tokens: MaxNewTokens = None,
     min_new_tokens: MinNewTokens = None,
@@ -97,7 +105,7 @@ def annotate(
     request = _request(
         source,
         settings.model,
-        _prompts(task, phrase, question, prompt),
+        _prompts(task, phrase, expression, region, question, plain_question, prompt),
         filters=_filters(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
@@ -118,7 +126,10 @@ def submit(
     job: JobOption = None,
     task: Tasks = None,
     phrase: Phrases = None,
+    expression: Expressions = None,
+    region: Regions = None,
     question: Questions = None,
+    plain_question: PlainQuestions = None,
     prompt: Free = None,
     max_new_tokens: MaxNewTokens = None,
     min_new_tokens: MinNewTokens = None,
@@ -152,7 +163,7 @@ def submit(
     request = _request(
         source,
         settings.model,
-        _prompts(task, phrase, question, prompt),
+        _prompts(task, phrase, expression, region, question, plain_question, prompt),
         filters=_filters(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
@@ -172,7 +183,10 @@ def try_(
     image: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, s3:// objects, or URLs.")],
     task: Tasks = None,
     phrase: Phrases = None,
+    expression: Expressions = None,
+    region: Regions = None,
     question: Questions = None,
+    plain_question: PlainQuestions = None,
     prompt: Free = None,
     max_new_tokens: MaxNewTokens = None,
     min_new_tokens: MinNewTokens = None,
@@ -184,7 +198,9 @@ def try_(
     device: Device = None,
     save: Annotated[Path | None, typer.Option("--save", metavar="FILE.png", help="Draw boxes and phrases.")] = None,
     allow_http: AllowHttp = None,
-    raw: Annotated[bool, typer.Option("--raw", help="The model's own text, with its tags.")] = False,
+    cleanup: Annotated[
+        bool, typer.Option("--cleanup/--raw", help="The caption and its boxes, or the model's own text with its tags.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Show what the model says of a picture: to find the prompt for the night. No queue, no database.
@@ -198,23 +214,25 @@ def try_(
     request = _request(
         image,
         settings.model,
-        _prompts(task, phrase, question, prompt),
+        _prompts(task, phrase, expression, region, question, plain_question, prompt),
         revision=revision,
         dtype=dtype,
         decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
     )
-    raise typer.Exit(try_images(request, settings, save=save, raw=raw, as_json=as_json))
+    raise typer.Exit(try_images(request, settings, save=save, raw=not cleanup, as_json=as_json))
 
 
 try_.__name__ = "try"
 
 
-def _prompts(
-    task: list[str] | None, phrase: list[str] | None, question: list[str] | None, free: list[str] | None
-) -> Any:
-    from kosmograph.requests import Prompts
+def _prompts(*asked: list[str] | None) -> Any:
+    """What the flags ask for, in the order of the fields of `Prompts`; a doubt about it is told at once."""
+    from kosmograph.prompts import Prompts
 
-    return Prompts(tuple(task or ()), tuple(phrase or ()), tuple(question or ()), tuple(free or ()))
+    prompts = Prompts(*(tuple(some or ()) for some in asked))
+    for doubt in prompts.doubts():
+        print(f"kosmograph: {printable(doubt)}", file=sys.stderr)  # noqa: T201
+    return prompts
 
 
 def _decoding(

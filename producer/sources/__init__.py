@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from producer.sources.cells import Columns
 from producer.sources.disk import FileSource, FolderSource
 from producer.sources.filters import Filters, Glob, Skip
 from producer.sources.manifest import STDIN, ManifestSource, forget_spools, spool, spooled
@@ -15,21 +16,34 @@ from producer.sources.web import UrlSource
 from schemas.errors import SourceError, UsageError
 from schemas.items import Item
 from schemas.storage import ALLOW_HTTP, StorageOptions, s3_client
-from schemas.uris import absolute_uri, file_uri, has_secrets, path_of, printable, scheme_of, split_s3, storable
+from schemas.uris import absolute_uri, file_uri, has_secrets, masked, path_of, printable, scheme_of, split_s3, storable
 
-__all__ = ["Filters", "Item", "Listed", "Skip", "Source", "StorageOptions", "forget_spools", "open_sources"]
+__all__ = ["Columns", "Filters", "Item", "Listed", "Skip", "Source", "StorageOptions", "forget_spools", "open_sources"]
 
 _MAGIC = re.compile(r"[*?[]")
 
 
-def open_sources(specs: Sequence[str], filters: Filters, storage: StorageOptions, spool_dir: Path) -> list[Source]:
+def open_sources(
+    specs: Sequence[str], filters: Filters, storage: StorageOptions, spool_dir: Path, columns: Columns | None = None
+) -> list[Source]:
     """The sources that the texts name, each tried: what cannot be listed is known before a job begins.
 
-    Raises UsageError for what is written wrongly, SourceError for what is not there or may not be read.
+    With `columns`, all of them must be manifests that have these. Raises UsageError for what is written wrongly,
+    SourceError for what is not there or may not be read.
     """
     if specs.count("-") > 1:
         raise UsageError("standard input (-) can be named once")
+    if columns:
+        return [_manifest_with(columns, spec, filters) for spec in specs]
     return [_open(spec, filters, storage, spool_dir) for spec in specs]
+
+
+def _manifest_with(columns: Columns, spec: str, filters: Filters) -> Source:
+    if not spec.startswith("@"):
+        name = next(iter(columns.values()))[0]
+        raise UsageError(f"column:{name} is that of a manifest, and {printable(masked(spec))} is none: name @list.csv")
+    _refuse_secrets(spec)
+    return _manifest(spec[1:], filters, columns)
 
 
 def _open(spec: str, filters: Filters, storage: StorageOptions, spool_dir: Path) -> Source:
@@ -37,8 +51,7 @@ def _open(spec: str, filters: Filters, storage: StorageOptions, spool_dir: Path)
         raise UsageError("a source is empty; name a file, a folder, a glob, s3://bucket/prefix, @manifest or -")
     if spec == "-" or re.fullmatch("stdin:[0-9a-f]{16}", spec):
         return _standard_input(spec, filters, spool_dir)
-    if has_secrets(spec.removeprefix("@")):  # which are not repeated here
-        raise UsageError("a source holds no user, password or signature, as it is stored and shown; name it without")
+    _refuse_secrets(spec)
     if spec.startswith("@"):
         return _manifest(spec[1:], filters)
     scheme = scheme_of(spec)
@@ -49,6 +62,11 @@ def _open(spec: str, filters: Filters, storage: StorageOptions, spool_dir: Path)
     if scheme not in ("", "file"):
         raise UsageError(f"{scheme}://: unknown scheme; name a path, s3://bucket/prefix or @manifest")
     return _disk(_path(spec), filters)
+
+
+def _refuse_secrets(spec: str) -> None:
+    if has_secrets(spec.removeprefix("@")):  # which are not repeated here
+        raise UsageError("a source holds no user, password or signature, as it is stored and shown; name it without")
 
 
 def _tried(source: Source, when_empty: str = "") -> Source:
@@ -101,11 +119,11 @@ def _glob(path: str, filters: Filters) -> Source:
     return _tried(source, f"{printable(path)}: no file matches; for folders within folders write photos/**/*.jpg")
 
 
-def _manifest(text: str, filters: Filters) -> Source:
+def _manifest(text: str, filters: Filters, columns: Columns | None = None) -> Source:
     if not text or scheme_of(text) not in ("", "file"):
         raise UsageError(f"@{printable(text)}: a manifest is a file on disk; download it and name it as @file")
     path = _path(text)
-    return _tried(ManifestSource(Path(path), "@" + _spec(path), filters))
+    return _tried(ManifestSource(Path(path), "@" + _spec(path), filters, columns=columns))
 
 
 def _s3(spec: str, filters: Filters, storage: StorageOptions) -> Source:

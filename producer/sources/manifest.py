@@ -14,9 +14,11 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import BinaryIO
 
+from producer.sources.cells import Columns, inputs_of
 from producer.sources.filters import Filters, Skip
 from producer.sources.source import Listed, listed
 from schemas.errors import SourceError, UsageError
@@ -29,8 +31,8 @@ STDIN = "stdin:"
 MOST_LINE_BYTES = 2**16
 PARQUET_ROWS = 8192
 
-Rows = Iterator[tuple[int, object]]
-"""Numbered from 1: the number is the cursor."""
+Rows = Iterator[tuple[int, object, Sequence[object]]]
+"""Each with its number from 1, which is its cursor, what stands in the column of URIs, and in those that were named."""
 
 
 class ManifestSource:
@@ -38,10 +40,15 @@ class ManifestSource:
 
     Include and exclude patterns match a row as it is written, without its scheme; extensions are not looked at.
     Files that it names are read below `root`, by default its folder: whoever wrote the list is not trusted with more.
+    With `columns`, a row may have several items (see producer/sources/cells.py): its cursor then counts them.
     """
 
-    def __init__(self, path: Path, spec: str, filters: Filters, root: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, spec: str, filters: Filters, root: Path | None = None, columns: Columns | None = None
+    ) -> None:
         self.spec = spec
+        self._columns = columns or {}
+        self._names = list(dict.fromkeys(chain.from_iterable(self._columns.values())))
         self.roots: Sequence[str] = (str(root or path.parent),)
         self._path = path
         self._folder = os.fspath(path.parent)
@@ -49,14 +56,27 @@ class ManifestSource:
         self._read = _reader(path)
 
     def list(self, after: str | None = None) -> Iterator[Listed]:
-        done = int(after or 0)
+        row, _, items = (after or "0").partition(".")
+        done = int(items or 0)  # of the row after those that are whole
+        whole = int(row) - bool(done)
         try:
-            for number, value in self._read(self._path, done):
-                if number > done:
-                    yield listed(str(number), self._look(value))
+            for number, value, cells in self._read(self._path, whole, self._names):
+                if number > whole:
+                    found = self._look(value)
+                    if not self._columns or isinstance(found, Skip):
+                        yield listed(str(number), found)
+                    else:
+                        some = self._items(number, found, cells)
+                        yield from islice(some, done if number == whole + 1 else 0, None)
         except (OSError, EOFError, zlib.error) as error:
             why = getattr(error, "strerror", None) or "the file is damaged"
             raise SourceError(f"cannot read the manifest {printable(str(self._path))}: {why}; check it") from None
+
+    def _items(self, number: int, item: Item, cells: Sequence[object]) -> Iterator[Listed]:
+        """Those of a row, which brings them in these cells."""
+        inputs = inputs_of(dict(zip(self._names, cells, strict=True)), self._columns)
+        for count, brought in enumerate(inputs, start=1):
+            yield Listed(f"{number}.{count}", item._replace(input=brought))
 
     def _look(self, value: object) -> Item | Skip:
         uri = uri_of(value, self._folder)
@@ -115,7 +135,7 @@ def spooled(folder: Path, name: str) -> Path:
     return folder / f"stdin-{name}.txt"
 
 
-def _reader(path: Path) -> Callable[[Path, int], Rows]:
+def _reader(path: Path) -> Callable[[Path, int, Sequence[str]], Rows]:
     kind = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
     readers = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     if kind.lower() not in readers:
@@ -146,26 +166,32 @@ def _text_rows_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-def _text_rows(path: Path, after: int) -> Rows:
+def _text_rows(path: Path, after: int, columns: Sequence[str]) -> Rows:
+    if columns:
+        raise SourceError(f"{printable(str(path))} has no columns; one per image needs .csv, .jsonl or .parquet")
     with _open(path) as file:
-        yield from _text_rows_of(file, printable(str(path)))
+        for number, line in _text_rows_of(file, printable(str(path))):
+            yield number, line, ()
 
 
-def _csv_rows(path: Path, after: int) -> Rows:
+def _csv_rows(path: Path, after: int, columns: Sequence[str]) -> Rows:
+    """The names of columns mean the same in small letters, and without spaces around them."""
     name = printable(str(path))
     with _open(path) as file:
         reader = csv.reader(_lines(file, name), strict=True)
         try:
             header = [column.strip().lower() for column in next(reader, [])]
-            column = _column(header, name)
+            _require(header, [COLUMN, *(column.strip().lower() for column in columns)], name)
+            place, *places = (header.index(column.strip().lower()) for column in (COLUMN, *columns))
             for number, row in enumerate(reader, start=1):
                 if row:
-                    yield number, row[column] if column < len(row) else None
+                    cells = [row[at] if at < len(row) else None for at in places] if places else ()
+                    yield number, row[place] if place < len(row) else None, cells
         except csv.Error as error:
             raise SourceError(f"{name}, line {reader.line_num}: broken CSV ({error}); repair the line") from None
 
 
-def _json_rows(path: Path, after: int) -> Rows:
+def _json_rows(path: Path, after: int, columns: Sequence[str]) -> Rows:
     name = printable(str(path))
     first = True
     with _open(path) as file:
@@ -173,9 +199,9 @@ def _json_rows(path: Path, after: int) -> Rows:
             if line.strip() and (first or number > after):
                 row = _json_object(line, f"{name}, line {number}")
                 if first:
-                    _column(list(row), name)
+                    _require(list(row), [COLUMN, *columns], name)
                     first = False
-                yield number, row.get(COLUMN)
+                yield number, row.get(COLUMN), [row.get(column) for column in columns]
 
 
 def _json_object(line: str, place: str) -> dict[str, object]:
@@ -188,7 +214,7 @@ def _json_object(line: str, place: str) -> dict[str, object]:
     return row
 
 
-def _parquet_rows(path: Path, after: int) -> Rows:
+def _parquet_rows(path: Path, after: int, columns: Sequence[str]) -> Rows:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -199,17 +225,23 @@ def _parquet_rows(path: Path, after: int) -> Rows:
     try:
         # buffered: else pyarrow would hold the column of a whole row group
         with path.open("rb") as data, ParquetFile(data, buffer_size=2**20) as file:
-            _column(file.schema_arrow.names, name)
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[COLUMN]):
+            _require(file.schema_arrow.names, [COLUMN, *columns], name)
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=list({COLUMN, *columns})):
                 if number + batch.num_rows > after:
-                    yield from enumerate(batch.column(0).to_pylist(), start=number + 1)
+                    uris, *cells = (batch.column(column).to_pylist() for column in (COLUMN, *columns))
+                    rows = zip(*cells, strict=True) if cells else repeat(())
+                    for at, (uri, brought) in enumerate(zip(uris, rows, strict=False), start=number + 1):
+                        yield at, uri, brought
                 number += batch.num_rows
     except ArrowException:
         raise SourceError(f"{name} is not a sound Parquet file; write it again") from None
 
 
-def _column(names: list[str], manifest: str) -> int:
-    if COLUMN not in names:
-        found = printable(masked(", ".join(names))[:200]) or "none"  # they may be the first row
-        raise SourceError(f"{manifest} has no column {COLUMN!r}; rename one of its columns: {found}")
-    return names.index(COLUMN)
+def _require(names: Sequence[str], wanted: Sequence[str], manifest: str) -> None:
+    for column in wanted:
+        if column not in names:
+            found = printable(masked(", ".join(names))[:200]) or "none"  # they may be the first row
+            raise SourceError(f"{manifest} has no column {column!r}; {_REMEDY[column == COLUMN]}: {found}")
+
+
+_REMEDY = {True: "rename one of its columns", False: "those that it has"}

@@ -24,9 +24,10 @@ def hold_back_faults(
     """
     faults = [one for one in completion.settled if _fault(one)]
     # at its first try: an image that is tried again is no other image
-    passing = sum(len(one.items) for one in completion.later if one.code in SOURCE_FAULTS and not claim.tries)
+    passing = [it for one in completion.later if one.code in SOURCE_FAULTS and not claim.tries for it in one.items]
     read = any(_was_read(one) for one in completion.settled)
-    in_a_row = 0 if read else job.source_faults + len(faults) + passing
+    images = {item.image for item in (*(one.item for one in faults), *passing)}  # which many items may name
+    in_a_row = 0 if read else job.source_faults + len(images)
     if in_a_row != job.source_faults:
         connection.execute(update(jobs).where(jobs.c.id == claim.job_id).values(source_faults=in_a_row))
     if in_a_row < breaker_images or not (faults or passing):

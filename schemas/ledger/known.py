@@ -1,28 +1,34 @@
 """What the database knows of the items of a listing: images, their annotations, and what the job has settled."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select
 
+from schemas.inputs import Inputs
 from schemas.items import Item, image_key
 from schemas.ledger.bulk import VALUES, plain, rows_where
 from schemas.ledger.jobs import Job
 from schemas.tables import annotations, images, job_recipes, outcomes
 
 OF_URIS = select(images.c.uri, images.c.key, images.c.id, images.c.content_id).where(images.c.uri.in_(VALUES))
+OUTCOMES = select(outcomes.c.image_id, outcomes.c.recipe_id, outcomes.c.input).where(
+    outcomes.c.job_id == bindparam("job"), outcomes.c.image_id.in_(VALUES), outcomes.c.superseded.is_(False)
+)
 SETTLED = (
-    select(outcomes.c.image_id)
-    .where(outcomes.c.job_id == bindparam("job"), outcomes.c.image_id.in_(VALUES), outcomes.c.superseded.is_(False))
+    OUTCOMES.with_only_columns(outcomes.c.image_id)
     .group_by(outcomes.c.image_id)
     .having(func.count() == bindparam("recipes"))
 )
-ANNOTATED = select(annotations.c.content_id, annotations.c.recipe_id, annotations.c.id).where(
+ANNOTATED = select(annotations.c.content_id, annotations.c.recipe_id, annotations.c.input, annotations.c.id).where(
     annotations.c.content_id.in_(VALUES),
     annotations.c.recipe_id.in_(select(job_recipes.c.recipe_id).where(job_recipes.c.job_id == bindparam("job"))),
-    annotations.c.input == "",
 )
+Key = tuple[int, int, str]
+"""An image or a content, a recipe, and the hash of what the item brings to it."""
+IsSettled = Callable[[int, Mapping[int, str]], bool]
+"""Of an image, and the hashes of what an item of it brings to each recipe."""
 
 
 class KnownImage(NamedTuple):
@@ -51,14 +57,17 @@ def known_images(
     return found
 
 
-def settled_images(connection: Connection, job: Job, image_ids: set[int]) -> set[int]:
-    """Those of these images that the job shows, with an outcome for each recipe."""
-    return {row[0] for row in rows_where(connection, SETTLED, sorted(image_ids), job=job.id, recipes=job.recipes)}
+def is_settled(connection: Connection, job: Job, image_ids: Set[int], inputs: Inputs) -> IsSettled:
+    """Tells of each of these images whether the job shows it, with an outcome for each recipe."""
+    if not inputs:  # an answer for each image instead of each outcome: a listing has millions
+        rows = rows_where(connection, SETTLED, sorted(image_ids), job=job.id, recipes=job.recipes)
+        whole = {row[0] for row in rows}
+        return lambda image_id, _: image_id in whole
+    shown = set(map(tuple, rows_where(connection, OUTCOMES, sorted(image_ids), job=job.id)))
+    return lambda image_id, brought: all((image_id, *key) in shown for key in brought.items())
 
 
-def annotated_contents(connection: Connection, job: Job, content_ids: set[int]) -> dict[int, dict[int, int]]:
-    """Those of these contents that the job has nothing to do for: content id → recipe id → annotation id."""
-    found: dict[int, dict[int, int]] = defaultdict(dict)
-    for content, recipe, annotation in rows_where(connection, ANNOTATED, sorted(content_ids), job=job.id):
-        found[content][recipe] = annotation
-    return {content: by_recipe for content, by_recipe in found.items() if len(by_recipe) == job.recipes}
+def annotated_contents(connection: Connection, job: Job, content_ids: Iterable[int]) -> dict[Key, int]:
+    """The annotations of these contents under the job's recipes: by content, recipe and input."""
+    rows = rows_where(connection, ANNOTATED, sorted(content_ids), job=job.id)
+    return {(content, recipe, input_): annotation for content, recipe, input_, annotation in rows}

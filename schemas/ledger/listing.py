@@ -3,16 +3,19 @@
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from schemas.database import Database
+from schemas.inputs import Inputs
 from schemas.items import Item, image_key, pack_items, unpack_items
 from schemas.ledger.bulk import batches, plain, run
-from schemas.ledger.jobs import Job, lock_job
-from schemas.ledger.known import KnownImage, annotated_contents, known_images, settled_images
+from schemas.ledger.jobs import Job, lock_job, recipes_of
+from schemas.ledger.known import IsSettled, Key, KnownImage, annotated_contents, is_settled, known_images
 from schemas.ledger.outcomes import Counts, Outcome, add_to_job, insert_outcomes, write_outcomes
 from schemas.ledger.states import UNFINISHED
 from schemas.tables import chunks, jobs, unix_now
@@ -27,16 +30,16 @@ class Registered:
     known: int
 
 
-class WaitingUris:
-    """The URIs that wait in unfinished chunks of a job: eight bytes for each, as hashes in sorted arrays.
+class WaitingItems:
+    """The items that wait in unfinished chunks of a job, by URI and input: eight bytes for each, as hashes in arrays.
 
     There are many small arrays, by a hash's first bits, because sorting makes Python objects of what it sorts.
     """
 
-    def __init__(self, uris: Iterable[str]) -> None:
+    def __init__(self, items: Iterable[Item]) -> None:
         self._hashes: dict[int, array[int]] = defaultdict(lambda: array("Q"))
-        for uri in uris:
-            hashed = self._hash(uri)
+        for item in items:
+            hashed = self._hash(item)
             self._hashes[hashed >> 52].append(hashed)
         for first, some in self._hashes.items():
             self._hashes[first] = array("Q", sorted(some))
@@ -44,18 +47,18 @@ class WaitingUris:
     def __bool__(self) -> bool:
         return bool(self._hashes)
 
-    def __contains__(self, uri: str) -> bool:
-        hashed = self._hash(uri)
+    def __contains__(self, item: Item) -> bool:
+        hashed = self._hash(item)
         some = self._hashes.get(hashed >> 52, ())
         at = bisect_left(some, hashed)
         return at < len(some) and some[at] == hashed
 
     @staticmethod
-    def _hash(uri: str) -> int:
-        return int.from_bytes(image_key(uri, "")[:8], "little")
+    def _hash(item: Item) -> int:
+        return int.from_bytes(image_key(item.uri, item.input)[:8], "little")
 
 
-NONE_WAITING = WaitingUris(())
+NONE_WAITING = WaitingItems(())
 CURSOR = select(jobs.c.cursor).where(jobs.c.id == bindparam("job")).with_for_update()
 """With the lock, an earlier try that the server still carries out is over when this is answered."""
 ADVANCE = (
@@ -65,12 +68,21 @@ ADVANCE = (
 )
 
 
-def waiting_uris(database: Database, job: Job) -> WaitingUris:
+def waiting_items(database: Database, job: Job) -> WaitingItems:
     """What a second listing of a job must leave alone, because the first one has put it into chunks."""
     waiting = select(chunks.c.item_list).where(chunks.c.job_id == job.id, UNFINISHED)
     with database.read() as connection:
         rows = connection.execution_options(yield_per=100).execute(waiting).scalars()
-        return WaitingUris(item.uri for packed in rows for item in unpack_items(packed))
+        return WaitingItems(item for packed in rows for item in unpack_items(packed))
+
+
+class _Mention(NamedTuple):
+    """An item of a batch with the image that it stands for, if one is known, and the hashes of what it brings."""
+
+    item: Item
+    image: KnownImage | None = None
+    brought: Mapping[int, str] = {}
+    settled: bool = False
 
 
 @dataclass(slots=True)
@@ -78,7 +90,7 @@ class _Batch:
     """Items by what is to be done with them."""
 
     new: list[Item] = field(default_factory=list)
-    reused: dict[int, tuple[str, dict[int, int]]] = field(default_factory=dict)  # image → URI, recipe → annotation
+    reused: dict[tuple[Outcome, ...], str] = field(default_factory=dict)  # of an image, with its URI
     repeated: int = 0
     known: int = 0
 
@@ -92,7 +104,7 @@ def register(
     chunk_size: int,
     skipped: int = 0,
     recheck: bool = False,
-    waiting: WaitingUris = NONE_WAITING,
+    waiting: WaitingItems = NONE_WAITING,
     again: bool = False,
 ) -> Registered:
     """Put a batch of a listing into chunks, and its cursor beside them, in one transaction.
@@ -105,14 +117,11 @@ def register(
     with database.write() as connection:
         if again and run(connection, CURSOR, job=job.id).scalar() == cursor:
             return Registered(new=len(items), reused=0, known=0)
-        found = known_images(connection, items, recheck=recheck)
-        everyone = [image for some in found.values() for image in some]
-        settled = settled_images(connection, job, {image.id for image in everyone})
-        unsettled = {one.content_id for one in everyone if one.content_id and one.id not in settled}
+        left = [item for item in items if item not in waiting] if waiting else items
+        mentions = _known(connection, job, left, recheck=recheck)
+        unsettled = {id_ for one in mentions if one.image and not one.settled and (id_ := one.image.content_id)}
         annotated = annotated_contents(connection, job, unsettled)
-        standing_for = {names: _one_of(some, settled) for names, some in found.items()}
-        left = [item for item in items if item.uri not in waiting] if waiting else items
-        batch = _sort(left, standing_for, annotated, settled, again=job.listings > 0)
+        batch = _sort(mentions, annotated, again=job.listings > 0)
         batch.known += len(items) - len(left)
         _add_chunks(connection, job.id, batch.new, chunk_size)
         add_to_job(connection, job.id, _settle(connection, job, batch))
@@ -127,33 +136,50 @@ def finish_listing(database: Database, job: Job) -> None:
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(listed))
 
 
-def _one_of(candidates: Sequence[KnownImage], settled: Set[int]) -> KnownImage:
+def _known(connection: Connection, job: Job, items: Sequence[Item], *, recheck: bool) -> list[_Mention]:
+    """Each item with what the database knows of it."""
+    found = known_images(connection, items, recheck=recheck)
+    inputs = Inputs(recipes_of(connection, job.id))
+    settled = is_settled(connection, job, {image.id for some in found.values() for image in some}, inputs)
+    return [
+        _mention(item, candidates, inputs.hashes_of(item), settled)
+        if (candidates := found.get(item.image))
+        else _Mention(item)
+        for item in items
+    ]
+
+
+def _mention(item: Item, candidates: Sequence[KnownImage], brought: Mapping[int, str], settled: IsSettled) -> _Mention:
     """What a URI without version stands for: the image that the job shows, else the newest that could be read."""
-    return max(candidates, key=lambda image: (image.id in settled, image.content_id is not None, image.id))
+    shown = [image for image in candidates if settled(image.id, brought)]
+    image = max(shown or candidates, key=lambda image: (image.content_id is not None, image.id))
+    return _Mention(item, image, brought, bool(shown))
 
 
-def _sort(
-    items: Sequence[Item],
-    standing_for: Mapping[tuple[str, str], KnownImage],
-    annotated: Mapping[int, dict[int, int]],
-    settled: Set[int],
-    *,
-    again: bool,
-) -> _Batch:
+def _sort(mentions: Sequence[_Mention], annotated: Mapping[Key, int], *, again: bool) -> _Batch:
     batch = _Batch()
-    for item in items:
-        image = standing_for.get((item.uri, item.version))
-        if image is None:
-            batch.new.append(item)
-        elif image.id in settled and again:
+    for one in mentions:
+        if one.settled and again:
             batch.known += 1
-        elif image.id in settled or image.id in batch.reused:
+        elif one.settled:
             batch.repeated += 1
-        elif image.content_id is not None and image.content_id in annotated:
-            batch.reused[image.id] = item.uri, annotated[image.content_id]
+        elif not (outcomes := _reused(one, annotated)):
+            batch.new.append(one.item)
+        elif outcomes in batch.reused:
+            batch.repeated += 1
         else:
-            batch.new.append(item)
+            batch.reused[outcomes] = one.item.uri
     return batch
+
+
+def _reused(one: _Mention, annotated: Mapping[Key, int]) -> tuple[Outcome, ...]:
+    """The outcomes of an image whose content is annotated for every recipe."""
+    if one.image is None or (content_id := one.image.content_id) is None:
+        return ()
+    image_id, keys = one.image.id, one.brought.items()
+    if not all((content_id, *key) in annotated for key in keys):
+        return ()
+    return tuple(Outcome(image_id, *key, annotated[content_id, *key], reused=True) for key in keys)
 
 
 def _add_chunks(connection: Connection, job_id: int, items: Sequence[Item], chunk_size: int) -> None:
@@ -166,14 +192,10 @@ def _settle(connection: Connection, job: Job, batch: _Batch) -> Counts:
     """Outcomes for images that were annotated before the job asked; what the batch adds to the counters."""
     counts = Counts()
     if batch.reused:
-        new = [
-            Outcome(image, recipe, annotation, reused=True)
-            for image, (_, by_recipe) in batch.reused.items()
-            for recipe, annotation in by_recipe.items()
-        ]
+        new = list(chain.from_iterable(batch.reused))
         inserted = insert_outcomes(connection, job.id, new)
         lock_job(connection, job.id)
-        uris = {image: plain(uri) for image, (uri, _) in batch.reused.items()}
+        uris = {outcomes[0].image_id: plain(uri) for outcomes, uri in batch.reused.items()}
         counts = write_outcomes(connection, job.id, new, inserted, uris)
     counts["images"] += len(batch.new) + len(batch.reused) + batch.repeated
     counts["reused"] += batch.repeated * job.recipes

@@ -1,4 +1,4 @@
-"""What a chunk brought, as rows: contents, images, annotations with their entities and boxes.
+"""What a chunk brought, as rows: contents, images, inputs, annotations with their entities and boxes.
 
 Rows go in sorted by key and table after table in this order: two transactions that bring the same never wait for each
 other in a circle.
@@ -12,10 +12,12 @@ from sqlalchemy import Connection, select
 
 from schemas.grounding import phrase_norm
 from schemas.heads import head_of
+from schemas.inputs import Inputs
 from schemas.items import image_key
 from schemas.ledger.bulk import VALUES, KeyedRows, Rows, copy_rows, plain
+from schemas.ledger.known import Key
 from schemas.results import Annotation, Settled
-from schemas.tables import annotations, boxes, contents, entities, images, unix_now
+from schemas.tables import annotations, boxes, contents, entities, images, inputs, unix_now
 
 MOST_INDEXED = 600
 """Characters of a phrase: an index of PostgreSQL refuses what has more than 2,704 bytes."""
@@ -45,17 +47,18 @@ ANNOTATIONS = KeyedRows(
     Rows(
         annotations,
         (
-            *("content_id", "recipe_id", "caption", "raw_text"),
-            *("finish_reason", "tokens", "mean_logprob", "runtime"),
+            *("content_id", "recipe_id", "input", "caption", "raw_text"),
+            *("finish_reason", "tokens", "mean_logprob", "runtime", "prompt"),
         ),
         computed={"created_at": unix_now()},
-        returning=("content_id", "recipe_id", "id"),
+        returning=("content_id", "recipe_id", "input", "id"),
     ),
-    key=2,
-    ids_of=select(annotations.c.content_id, annotations.c.recipe_id, annotations.c.id).where(
-        annotations.c.content_id.in_(VALUES), annotations.c.input == ""
+    key=3,
+    ids_of=select(annotations.c.content_id, annotations.c.recipe_id, annotations.c.input, annotations.c.id).where(
+        annotations.c.content_id.in_(VALUES)
     ),
 )
+INPUTS = Rows(inputs, ("hash", "value"))
 ENTITIES = Rows(
     entities,
     ("annotation_id", "ordinal", "phrase", "phrase_norm", "span_start", "span_end", "score", "head"),
@@ -68,18 +71,19 @@ BOXES = Rows(
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The image ids of what was settled, one by one; the annotation ids by sha256 and recipe, and those made now."""
+    """The image ids of what was settled, one by one; annotation ids by sha256, recipe and input, and those made now."""
 
     image_ids: list[int]
-    annotation_ids: dict[tuple[str, int], int]
+    annotation_ids: dict[tuple[str, int, str], int]
     made: set[int]
 
 
-def store(connection: Connection, settled: Sequence[Settled]) -> Stored:
-    """Write contents, images and annotations that are new, and say which there are now."""
+def store(connection: Connection, settled: Sequence[Settled], brought: Inputs) -> Stored:
+    """Write contents, images, inputs and annotations that are new, and say which there are now."""
     content_ids = _store_contents(connection, settled)
     image_ids = _store_images(connection, settled, content_ids)
-    return Stored(image_ids, *_store_annotations(connection, settled, content_ids))
+    INPUTS.insert(connection, sorted(brought.values_by_hash(one.item for one in settled).items()))
+    return Stored(image_ids, *_store_annotations(connection, settled, content_ids, brought))
 
 
 def _store_contents(connection: Connection, settled: Sequence[Settled]) -> dict[str, int]:
@@ -102,33 +106,33 @@ def _store_images(connection: Connection, settled: Sequence[Settled], content_id
 
 
 def _store_annotations(
-    connection: Connection, settled: Sequence[Settled], content_ids: dict[str, int]
-) -> tuple[dict[tuple[str, int], int], set[int]]:
-    """The annotation ids by sha256 and recipe, and those of them that were not there before."""
+    connection: Connection, settled: Sequence[Settled], content_ids: dict[str, int], brought: Inputs
+) -> tuple[dict[tuple[str, int, str], int], set[int]]:
+    """The annotation ids by sha256, recipe and input, and those of them that were not there before."""
     wanted = {
-        (content_ids[one.content.sha256], recipe_id): (one.content.sha256, result)
+        (content_ids[one.content.sha256], recipe_id, input_): (one.content.sha256, result)
         for one in settled
         if one.content
-        for recipe_id, result in one.results.items()
-        if isinstance(result, Annotation)
+        for recipe_id, input_ in brought.hashes_of(one.item).items()
+        if isinstance(result := one.results[recipe_id], Annotation)
     }
-    rows = [_annotation_row(*key, wanted[key][1]) for key in sorted(wanted)]
-    ids, is_new = ANNOTATIONS.insert(connection, rows, {content_id for content_id, _ in wanted})
+    rows = [_annotation_row(key, wanted[key][1]) for key in sorted(wanted)]
+    ids, is_new = ANNOTATIONS.insert(connection, rows, {key[0] for key in wanted})
     made = {ids[key]: annotation for key, (_, annotation) in wanted.items() if is_new(ids[key])}
     _store_entities(connection, made)
-    return {(sha256, key[1]): ids[key] for key, (sha256, _) in wanted.items()}, set(made)
+    return {(sha256, *key[1:]): ids[key] for key, (sha256, _) in wanted.items()}, set(made)
 
 
-def _annotation_row(content_id: int, recipe_id: int, annotation: Annotation) -> tuple[Any, ...]:
+def _annotation_row(key: Key, annotation: Annotation) -> tuple[Any, ...]:
     return (
-        content_id,
-        recipe_id,
+        *key,
         plain(annotation.grounding.caption),
         plain(annotation.raw_text),
         annotation.finish_reason,
         annotation.tokens,
         annotation.mean_logprob,
         plain(annotation.runtime),
+        annotation.prompt,
     )
 
 

@@ -5,15 +5,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
+from sqlalchemy import Connection, insert, select, tuple_, update
 
 from schemas.database import Database
+from schemas.inputs import pack_input
 from schemas.items import Item, pack_items
 from schemas.ledger.bulk import batches
-from schemas.ledger.jobs import Job, lock_job
-from schemas.ledger.outcomes import add_to_job
+from schemas.ledger.jobs import Job, lock_job, recipes_of
+from schemas.ledger.known import Key
+from schemas.ledger.outcomes import THIS, add_to_job, these
 from schemas.ledger.states import FIRST
-from schemas.tables import chunks, images, jobs, outcomes, unix_now
+from schemas.tables import chunks, images, inputs, jobs, outcomes, unix_now
 
 MOST_AT_ONCE = 2000
 """Outcomes that one transaction puts back."""
@@ -21,7 +23,7 @@ MOST_AT_ONCE = 2000
 
 def retry_failed(database: Database, job: Job, *, code: str | None = None, chunk_size: int = 64) -> int:
     """Put the job's failed outcomes (of one code, or all) back to work; how many there were. Reopens the job."""
-    total, after = 0, ("", 0, 0)
+    total, after = 0, ("", 0, 0, "")
     while True:
         with database.write() as connection:
             lock_job(connection, job.id)
@@ -33,15 +35,18 @@ def retry_failed(database: Database, job: Job, *, code: str | None = None, chunk
             _add_chunks(connection, job, rows, chunk_size)
             # the job's rate is that of what settles since it started: what it counted before does not go backwards
             add_to_job(connection, job.id, {"failed": -len(rows), "settled_before": -len(rows)})
-        total, after = total + len(rows), (rows[-1].code, rows[-1].image_id, rows[-1].recipe_id)
+        total, after = total + len(rows), (rows[-1].code, *_key(rows[-1]))
 
 
-def _failed_after(connection: Connection, job_id: int, after: tuple[str, int, int], code: str | None) -> Sequence[Any]:
+def _failed_after(
+    connection: Connection, job_id: int, after: tuple[str, int, int, str], code: str | None
+) -> Sequence[Any]:
     """The next failures in the order of their index, so that none is read twice."""
-    place = (outcomes.c.code, outcomes.c.image_id, outcomes.c.recipe_id)
+    place = (outcomes.c.code, outcomes.c.image_id, outcomes.c.recipe_id, outcomes.c.input)
     failed = (
-        select(*place, images.c.uri, images.c.version)
+        select(*place, images.c.uri, images.c.version, inputs.c.value)
         .join(images, images.c.id == outcomes.c.image_id)
+        .outerjoin(inputs, inputs.c.hash == outcomes.c.input)
         .where(outcomes.c.job_id == job_id, outcomes.c.code.is_not(None), tuple_(*place) > after)
         .where(outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
         .order_by(*place)
@@ -50,21 +55,27 @@ def _failed_after(connection: Connection, job_id: int, after: tuple[str, int, in
     return connection.execute(failed if code is None else failed.where(outcomes.c.code == code)).all()
 
 
+def _key(row: Any) -> Key:
+    return row.image_id, row.recipe_id, row.input
+
+
 def _mark(connection: Connection, job_id: int, rows: Sequence[Any]) -> None:
-    this = (outcomes.c.image_id == bindparam("image"), outcomes.c.recipe_id == bindparam("recipe"))
-    marked = update(outcomes).where(outcomes.c.job_id == job_id, *this).values(retrying=True)
-    connection.execute(marked, [{"image": row.image_id, "recipe": row.recipe_id} for row in rows])
+    marked = update(outcomes).where(*THIS).values(retrying=True)
+    connection.execute(marked, these(job_id, map(_key, rows)))
 
 
 def _add_chunks(connection: Connection, job: Job, rows: Sequence[Any], chunk_size: int) -> None:
-    """Chunks whose items all want the same recipes: a recipe that has succeeded is not done again."""
-    items = {row.image_id: Item(row.uri, row.version) for row in rows}
-    recipes_by_image: dict[int, list[int]] = defaultdict(list)
+    """Chunks whose items all want the same recipes: what has succeeded is not done again."""
+    fields = {id_: recipe.input for id_, recipe in recipes_of(connection, job.id).items()}
+    by_item: dict[tuple[int, str], list[Any]] = defaultdict(list)
     for row in rows:
-        recipes_by_image[row.image_id].append(row.recipe_id)
+        by_item[row.image_id, row.input].append(row)
     groups: dict[tuple[int, ...], list[Item]] = defaultdict(list)
-    for image_id, wanted in recipes_by_image.items():
-        groups[tuple(sorted(wanted))].append(items[image_id])
+    for some in by_item.values():
+        brought = {field: some[0].value for row in some if (field := fields[row.recipe_id])}
+        wanted = tuple(sorted(row.recipe_id for row in some))
+        packed = pack_input(brought) if brought else ""
+        groups[wanted].append(Item(some[0].uri, some[0].version, None, packed))
     new = [
         {
             "job_id": job.id,

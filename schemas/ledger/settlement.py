@@ -11,15 +11,17 @@ from itertools import chain
 from sqlalchemy import Connection, bindparam, insert, update
 
 from schemas.database import Database
+from schemas.inputs import Inputs
 from schemas.items import pack_items
 from schemas.ledger.breaker import hold_back_faults
 from schemas.ledger.bulk import plain, run
 from schemas.ledger.jobs import lock_job, pause_within
+from schemas.ledger.known import Key
 from schemas.ledger.outcomes import Outcome, add_to_job, insert_outcomes, withdraw_outcomes, write_outcomes
 from schemas.ledger.records import Stored, store
 from schemas.ledger.states import RUNNING
 from schemas.ledger.work import NAMED, Claim
-from schemas.results import Completion, Failure, Later, Result, Reuse, Settled
+from schemas.results import Completion, Failure, Later, Reuse, Settled
 from schemas.tables import chunks, unix_now
 
 DONE = update(chunks).where(*NAMED, RUNNING).values(state="done", item_list="[]", worker=None, lease_until=None)
@@ -31,7 +33,7 @@ def complete(database: Database, claim: Claim, completion: Completion, *, breake
     with database.write() as connection:
         if run(connection, DONE, chunk=claim.chunk_id, named=claim.fence).rowcount != 1:
             return False
-        stored = store(connection, completion.settled)
+        stored = store(connection, completion.settled, Inputs(claim.recipes))
         new = _outcomes(claim, completion.settled, stored)
         inserted = insert_outcomes(connection, claim.job_id, list(chain.from_iterable(new)))
         # From here on the completions of a job go one by one: the counters, the breaker and which version of a URI came
@@ -64,25 +66,27 @@ def _check_conserved(claim: Claim, completion: Completion) -> None:
 
 def _outcomes(claim: Claim, settled: Sequence[Settled], stored: Stored) -> list[list[Outcome]]:
     """Of each item, for each recipe."""
-    made, tries = set(stored.made), claim.tries + 1
+    made, tries, inputs = set(stored.made), claim.tries + 1, Inputs(claim.recipes)
     return [
-        [_outcome(image_id, recipe_id, one, result, stored, made, tries) for recipe_id, result in one.results.items()]
+        [
+            _outcome((image_id, recipe_id, input_), one, stored, made, tries)
+            for recipe_id, input_ in inputs.hashes_of(one.item).items()
+        ]
         for one, image_id in zip(settled, stored.image_ids, strict=True)
     ]
 
 
-def _outcome(
-    image_id: int, recipe_id: int, one: Settled, result: Result, stored: Stored, made: set[int], tries: int
-) -> Outcome:
+def _outcome(key: Key, one: Settled, stored: Stored, made: set[int], tries: int) -> Outcome:
+    result = one.results[key[1]]
     if isinstance(result, Failure):
-        return Outcome(image_id, recipe_id, code=result.code, message=plain(result.message), tries=tries)
+        return Outcome(*key, code=result.code, message=plain(result.message), tries=tries)
     if isinstance(result, Reuse):
-        return Outcome(image_id, recipe_id, result.annotation_id, reused=True, tries=tries)
+        return Outcome(*key, result.annotation_id, reused=True, tries=tries)
     assert one.content is not None, "an annotation needs a content"
-    annotation_id = stored.annotation_ids[one.content.sha256, recipe_id]
+    annotation_id = stored.annotation_ids[one.content.sha256, *key[1:]]
     reused = annotation_id not in made
     made.discard(annotation_id)  # the second image with these bytes reuses what the first one brought
-    return Outcome(image_id, recipe_id, annotation_id, reused, tries=tries)
+    return Outcome(*key, annotation_id, reused, tries=tries)
 
 
 def _add_children(connection: Connection, claim: Claim, later: Sequence[Later]) -> None:

@@ -30,9 +30,9 @@ CLAIM = (
 )
 OURS = select(chunks).where(*NAMED, RUNNING, chunks.c.worker == bindparam("by"))
 ANNOTATED = (
-    select(contents.c.sha256, annotations.c.recipe_id, annotations.c.id)
+    select(contents.c.sha256, annotations.c.recipe_id, annotations.c.input, annotations.c.id)
     .join(annotations, annotations.c.content_id == contents.c.id)
-    .where(contents.c.sha256.in_(VALUES), annotations.c.recipe_id.in_(OTHERS), annotations.c.input == "")
+    .where(contents.c.sha256.in_(VALUES), annotations.c.recipe_id.in_(OTHERS))
 )
 
 
@@ -109,11 +109,11 @@ def abandon_chunk(database: Database, claim: Claim) -> bool:
 
 def find_annotations(
     database: Database, sha256s: Collection[str], recipe_ids: Collection[int]
-) -> dict[tuple[str, int], int]:
-    """The annotations that these contents have under these recipes: (sha256, recipe id) → annotation id."""
+) -> dict[tuple[str, int, str], int]:
+    """The annotations of these contents under these recipes: (sha256, recipe id, hash of the input) → annotation id."""
     with database.ask() as connection:
         rows = rows_where(connection, ANNOTATED, dict.fromkeys(sha256s), others=list(recipe_ids))
-        return {(sha256, recipe): id_ for sha256, recipe, id_ in rows}
+        return {(sha256, recipe, input_): id_ for sha256, recipe, input_, id_ in rows}
 
 
 def claim_of(connection: Connection, row: Row[Any]) -> Claim:

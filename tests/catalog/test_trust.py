@@ -23,7 +23,7 @@ from tests.catalog.galleries import Gallery
 from tests.catalog.galleries import gallery as gallery
 from tests.schemas.test_calibrations import calibration
 
-BELIEF = ("presence", "agreement", "mirror_agreement", "plausibility", "doubts", "evidence", "trust")
+BELIEF = ("presence", "agreement", "mirror_agreement", "naming", "plausibility", "doubts", "evidence", "trust")
 EDGES = ("x1", "y1", "x2", "y2")
 
 
@@ -43,7 +43,7 @@ def archive(shelve: Shelve, database: Database) -> None:
         connection.execute(
             text(f"""
             UPDATE boxes SET evidence = score, presence = 0.5, agreement = 0.75, mirror_agreement = 0.25,
-                             plausibility = 1, doubts = 'frame,twin', {edges}
+                             naming = 0.125, plausibility = 1, doubts = 'frame,twin', {edges}
             WHERE score IS NOT NULL""")
         )
     put_calibrations(database, [calibration(points=((0, 0), (0.5, 1), (1, 1)))])
@@ -113,7 +113,7 @@ def test_exports_have_it_at_their_end(reader: Reader, tmp_path: Any) -> None:
             assert row[name] == str(record[name])
     lines = [json.loads(line) for line in take(reader, tmp_path, "jsonl").read_text().splitlines()]
     box = lines[0]["entities"][0]["boxes"][0]
-    assert list(box)[-9:] == ["expected", "sigma", *BELIEF]
+    assert list(box)[-10:] == ["expected", "sigma", *BELIEF]
     assert (box["sigma"], box["doubts"]) == ([0.03125] * 4, "frame,twin")
     assert pyarrow.parquet.read_table(take(reader, tmp_path, "parquet")).to_pylist() == lines
     annotations = json.loads(take(reader, tmp_path, "coco").read_text())["annotations"]

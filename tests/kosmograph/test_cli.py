@@ -17,7 +17,8 @@ from schemas.ledger import jobs
 from tests.pipeline.conftest import Run
 
 DECODING = {"--max-new-tokens", "--min-new-tokens", "--no-repeat-ngram-size", "--constrained"}
-RECIPES = {"--task", "--phrase", "--question", "--prompt"} | DECODING
+WORDS = {"--phrase", "--expression", "--region", "--question", "--plain-question", "--prompt"}
+RECIPES = {"--task"} | WORDS | DECODING
 MODEL = {"--model", "--revision", "--dtype"}
 LISTING = {
     "--job",
@@ -38,7 +39,7 @@ FILTERS = {"--phrase", "--place", "--task", "--model"} | RELATIONS | BOUNDS
 OPTIONS = {
     "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
     "submit": RECIPES | MODEL | LISTING | {"--db"},
-    "try": RECIPES | MODEL | {"--device", "--save", "--allow-http", "--raw", "--json"},
+    "try": RECIPES | MODEL | {"--device", "--save", "--allow-http", "--cleanup", "--json"},
     "dispatch": {"--db", "--broker"},
     "worker": MODEL | {"--db", "--broker", "--device", "--gpus", "--allow-http"},
     "status": {"--watch", "--json", "--db"},
@@ -57,7 +58,8 @@ OPTIONS = {
     "calibrate": {"--truth", "--job", "--plot", "--save", "--json", "--db"},
     "report": {"--out", "--pictures", "--allow-http", "--db"},
     "serve": {"--host", "--port", "--token", "--allow-http", "--db"},
-    "doctor": {"--model", "--revision", "--db", "--broker"},
+    "evaluate": MODEL | {"--device", "--dataset", "--images", "--entities", "--limit", "--out", "--json"},
+    "doctor": MODEL | {"--golden", "--db", "--broker"},
 }
 Here = Callable[..., Run]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -106,6 +108,12 @@ WRONG_USAGE = [
     ("status", "--db", "oracle://host/name"),
     ("dispatch",),
     ("worker", "--model", "null"),
+    ("doctor", "--golden", "snowman.jpg"),
+    ("evaluate", "here.json", "--images", "."),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "voc"),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "flickr30k"),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "refcoco", "--entities", "."),
+    ("evaluate", "here.json", "--images", ".", "--dataset", "refcoco", "--limit", "0"),
     ("worker", "--model", "null", "--broker", "amqp://host"),
     ("worker", "--model", "null", "--broker", "redis://host", "--gpus", "x"),
     ("worker", "--model", "null", "--broker", "redis://host", "--gpus", "0", "--device", "cpu"),

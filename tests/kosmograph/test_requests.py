@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from kosmograph.requests import Prompts, Request, find_sources, open_job, recipes_for, roots_of
+from kosmograph.prompts import Prompts
+from kosmograph.requests import Request, find_sources, open_job, recipes_for, roots_of
 from schemas.calibration import FILE, Calibration, calibrations_json
 from schemas.database import Database
 from schemas.errors import UsageError

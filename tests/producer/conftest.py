@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.sources import Filters, Source, StorageOptions, open_sources
+from producer.sources import Columns, Filters, Source, StorageOptions, open_sources
 
 Tree = Callable[..., Path]
 OpenSource = Callable[..., Source]
@@ -33,9 +33,14 @@ def tree(tmp_path: Path) -> Tree:
 def open_source(tmp_path: Path) -> OpenSource:
     """Opens one source, by default without patterns."""
 
-    def open_one(spec: str | Path, filters: Filters | None = None, storage: StorageOptions | None = None) -> Source:
+    def open_one(
+        spec: str | Path,
+        filters: Filters | None = None,
+        storage: StorageOptions | None = None,
+        columns: Columns | None = None,
+    ) -> Source:
         specs = [os.fspath(spec)]
-        (source,) = open_sources(specs, filters or Filters(), storage or StorageOptions(), tmp_path / "spool")
+        (source,) = open_sources(specs, filters or Filters(), storage or StorageOptions(), tmp_path / "spool", columns)
         return source
 
     return open_one

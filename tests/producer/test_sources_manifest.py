@@ -1,5 +1,6 @@
 """Manifests and standard input: every row is an item or is counted, and a broken file says where."""
 
+import csv
 import gzip
 import io
 import json
@@ -119,9 +120,9 @@ def test_a_row_without_a_usable_uri_is_counted(tmp_path: Path, uris: Any, skips:
     ]
     jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert (len(uris(opened(jsonl))), skips(opened(jsonl))) == (1, ["UNUSABLE"] * 6)
-    csv = tmp_path / "list.csv"
-    csv.write_text("id,uri\n1,a.jpg\n2\n3,\n")
-    assert (len(uris(opened(csv))), skips(opened(csv))) == (1, ["UNUSABLE"] * 2)
+    commas = tmp_path / "list.csv"
+    commas.write_text("id,uri\n1,a.jpg\n2\n3,\n")
+    assert (len(uris(opened(commas))), skips(opened(commas))) == (1, ["UNUSABLE"] * 2)
     parquet = write(tmp_path / "list.parquet", ["a.jpg", None, ""])
     assert (len(uris(opened(parquet))), skips(opened(parquet))) == (1, ["UNUSABLE"] * 2)
     text = tmp_path / "list.txt"
@@ -272,3 +273,98 @@ def test_standard_input_can_be_named_once(tmp_path: Path) -> None:
 def test_what_standard_input_said_may_be_gone(open_source: Any) -> None:
     with pytest.raises(SourceError, match="pipe it in again"):
         open_source("stdin:0123456789abcdef")
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Rows with columns, in the format that the name tells: in CSV a list is JSON."""
+    kind = path.suffixes[0]
+    if kind == ".csv":
+        file = io.StringIO()
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
+        path.write_text(file.getvalue(), encoding="utf-8")
+    elif kind == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def brought(source: ManifestSource) -> list[tuple[str, dict[str, str]]]:
+    """The name of each item's file, and what it brings."""
+    items = (found.item for found in source.list() if found.item)
+    return [(item.uri.rpartition("/")[2], json.loads(item.input)) for item in items]
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
+def test_columns_bring_a_value_or_several_to_each_row(
+    kind: str, tmp_path: Path, open_source: Any, restarts_anywhere: Any
+) -> None:
+    rows = [
+        {"uri": "a.jpg", "what": ["a dog", "the cat"], "asked": ["Is it hot?"], "where": [[0, 0, 0.5, 1.0]]},
+        {"uri": "", "what": ["nothing"], "asked": [], "where": []},
+        {"uri": "b.jpg", "what": ['say "hi", 5°'], "asked": [], "where": [[10, 20.5, 30, 40], [0, 0, 9, 9]]},
+        {"uri": "c.jpg", "what": None, "asked": ["", "Why?"], "where": [[1, 2]]},
+    ]
+    columns = {"phrase": ["what"], "question": ["asked"], "region": ["where"]}
+    source = open_source(f"@{write_rows(tmp_path / f'list{kind}', rows)}", columns=columns)
+    half = "0,0,0.5,1"
+    assert brought(source) == [
+        ("a.jpg", {"phrase": "a dog", "question": "Is it hot?", "region": half}),
+        ("a.jpg", {"phrase": "the cat", "question": "Is it hot?", "region": half}),
+        ("b.jpg", {"phrase": 'say "hi", 5°', "question": "", "region": "10,20.5,30,40"}),
+        ("b.jpg", {"phrase": 'say "hi", 5°', "question": "", "region": "0,0,9,9"}),
+        ("c.jpg", {"phrase": "", "question": "", "region": "1,2"}),
+        ("c.jpg", {"phrase": "", "question": "Why?", "region": "1,2"}),
+    ]
+    assert [found.cursor for found in source.list()] == ["1.1", "1.2", "2", "3.1", "3.2", "4.1", "4.2"]
+    restarts_anywhere(source)
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
+def test_single_values_may_stand_by_themselves(kind: str, tmp_path: Path, open_source: Any) -> None:
+    rows = [{"uri": "a.jpg", "what": " a dog ", "where": "10, 20,30.0,40"}, {"uri": "b.jpg", "what": "", "where": "x"}]
+    path = write_rows(tmp_path / f"list{kind}", rows)
+    assert brought(open_source(f"@{path}", columns={"phrase": ["what"], "region": ["where"]})) == [
+        ("a.jpg", {"phrase": "a dog", "region": "10,20,30,40"}),
+        ("b.jpg", {"phrase": "", "region": "x"}),
+    ]
+
+
+def test_cells_that_hold_no_text_bring_nothing_and_lose_no_row(tmp_path: Path, open_source: Any) -> None:
+    cells = [None, 5, 0.5, True, {"a": 1}, [], [None, "a"], "[a dog]", '["x", "y"]', "[" * 9999]
+    path = write_rows(tmp_path / "list.jsonl", [{"uri": "a.jpg", "what": cell} for cell in cells])
+    values = [one["phrase"] for _, one in brought(open_source(f"@{path}", columns={"phrase": ["what"]}))]
+    assert values == ["", "5", "0.5", "", "", "", "", "a", "[a dog]", "x", "y", "[" * 9999]
+
+
+def test_box_stands_alone_or_in_a_list_and_what_is_none_stays_to_be_named(tmp_path: Path, open_source: Any) -> None:
+    cells = [[1, 2, 3, 4], "[1, 2, 3, 4]", "[[1, 2, 3, 4], [0, 0, 0.5, 1]]", "1,2", ["0,0,1,1", "x"], {"x": 1}, 5, None]
+    path = write_rows(tmp_path / "list.jsonl", [{"uri": "a.jpg", "where": cell} for cell in cells])
+    values = [one["region"] for _, one in brought(open_source(f"@{path}", columns={"region": ["where"]}))]
+    assert values == ["1,2,3,4", "1,2,3,4", "1,2,3,4", "0,0,0.5,1", "1,2", "0,0,1,1", "x", "", "5", ""]
+
+
+def test_columns_of_one_field_follow_each_other(tmp_path: Path, open_source: Any) -> None:
+    path = write_rows(tmp_path / "list.csv", [{"uri": "a.jpg", "One ": "a", "two": ["b", "c"]}])
+    source = open_source(f"@{path}", columns={"phrase": ["one", "two"], "expression": ["two"]})
+    pairs = [(one["phrase"], one["expression"]) for _, one in brought(source)]
+    assert pairs == [("a", "b"), ("b", "c"), ("c", "c")]
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
+def test_column_that_is_not_there_is_told_with_those_that_are(kind: str, tmp_path: Path, open_source: Any) -> None:
+    path = write_rows(tmp_path / f"list{kind}", [{"uri": "a.jpg", "what": "a dog"}])
+    with pytest.raises(SourceError, match=r"has no column 'phrase'; those that it has: uri, what$"):
+        open_source(f"@{path}", columns={"phrase": ["phrase"]})
+
+
+@pytest.mark.parametrize("spec", ["photos", "s3://bucket/x", "-", "@list.txt"])
+def test_column_without_a_manifest_that_has_columns_is_told(
+    spec: str, tmp_path: Path, open_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    with pytest.raises(KosmographError, match=r"column:phrase is that of a manifest|has no columns"):
+        open_source(spec, columns={"phrase": ["phrase"]})

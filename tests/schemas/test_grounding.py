@@ -9,10 +9,21 @@ from hypothesis import strategies as st
 from transformers import AutoProcessor
 from transformers.models.kosmos2.processing_kosmos2 import (
     clean_text_and_extract_entities_with_bboxes,
+    coordinate_to_patch_index,
     patch_index_to_coordinate,
 )
 
-from schemas.grounding import Box, Entity, Grounding, box_from_cells, parse, phrase_norm
+from schemas.grounding import (
+    Box,
+    Corners,
+    Entity,
+    Grounding,
+    box_from_cells,
+    cells_from_box,
+    iou,
+    parse,
+    phrase_norm,
+)
 
 SNOWMAN = (
     "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object>"
@@ -238,3 +249,36 @@ def test_long_nonsense_is_read_in_linear_time() -> None:
 )
 def test_phrase_norm(phrase: str, norm: str) -> None:
     assert phrase_norm(phrase) == norm
+
+
+corners = st.integers(0, 10_000).map(lambda number: number / 10_000)
+sides = st.tuples(corners, corners).map(sorted).filter(lambda side: side[0] < side[1])
+
+
+@given(sides, sides)
+def test_corners_are_in_the_cells_that_transformers_names(across: list[float], down: list[float]) -> None:
+    box = (across[0], down[0], across[1], down[1])
+    first, second = cells_from_box(*box)
+    assert (first, second) == tuple(coordinate_to_patch_index(box, 32))
+    assert 0 <= first <= second < 1024
+    assert first % 32 <= second % 32
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ((0.0, 0.0, 0.5, 0.5), (0.0, 0.0, 0.5, 0.5), 1.0),
+        ((0.0, 0.0, 0.5, 1.0), (0.25, 0.0, 0.75, 1.0), 1 / 3),
+        ((0.0, 0.0, 100.0, 100.0), (50.0, 50.0, 150.0, 150.0), 1 / 7),
+        ((0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5), 0.0),
+        ((0.0, 0.0, 0.25, 0.25), (0.5, 0.5, 1.0, 1.0), 0.0),
+        ((0.5, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5), 0.0),
+    ],
+)
+def test_iou_is_what_boxes_share_over_what_they_cover(one: Corners, other: Corners, overlap: float) -> None:
+    assert iou(one, other) == iou(other, one) == pytest.approx(overlap)
+
+
+@pytest.mark.parametrize("inverted", [(0.75, 0.25, 0.25, 0.75), (0.25, 0.75, 0.75, 0.25), (0.75, 0.75, 0.25, 0.25)])
+def test_iou_of_an_inverted_box_is_zero_with_every_other(inverted: Corners) -> None:
+    assert iou(inverted, (0.25, 0.25, 0.75, 0.75)) == iou(inverted, inverted) == 0.0

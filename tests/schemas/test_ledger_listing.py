@@ -7,7 +7,7 @@ import pytest
 from schemas.errors import Code
 from schemas.items import Item, image_key, pack_items, unpack_items
 from schemas.ledger import listing
-from schemas.ledger.listing import Registered, WaitingUris
+from schemas.ledger.listing import Registered, WaitingItems
 
 HOSTILE = [
     "file:///a%20b%0A%23%25.jpg",
@@ -135,7 +135,7 @@ def test_the_same_command_again_leaves_alone_what_still_waits(ledger: Any, items
     ledger.job_of(*items(3), chunk_size=1)
     assert ledger.annotate_all(ledger.claims()[0])
     job = ledger.open()
-    waiting = listing.waiting_uris(ledger.database, job)
+    waiting = listing.waiting_items(ledger.database, job)
     assert ledger.add(job, *items(4), waiting=waiting) == Registered(new=1, reused=0, known=3)
 
 
@@ -200,7 +200,7 @@ def test_other_words_for_a_listing_that_was_cut_off_count_nothing_twice(ledger: 
     ledger.add(ledger.open(listing="all"), *items(2), end=False)
     ledger.drain()
     job = ledger.open(listing="all, and hidden ones")
-    assert ledger.add(job, *items(3), waiting=listing.waiting_uris(ledger.database, job)).known == 2
+    assert ledger.add(job, *items(3), waiting=listing.waiting_items(ledger.database, job)).known == 2
     ledger.drain()
     assert ledger.counters(job) == (3, 3, 0, 0, 0)
 
@@ -238,17 +238,17 @@ def test_a_large_batch_is_found_again_whole(ledger: Any, items: Any) -> None:
     assert ledger.add(ledger.open("third"), *unversioned).reused == 2500
 
 
-def test_waiting_uris_are_those_of_unfinished_chunks(ledger: Any, items: Any) -> None:
+def test_waiting_items_are_those_of_unfinished_chunks(ledger: Any, items: Any) -> None:
     job = ledger.job_of(*items(3), chunk_size=1)
     assert ledger.annotate_all(ledger.claims()[0])
-    waiting = listing.waiting_uris(ledger.database, job)
-    assert [item.uri in waiting for item in items(4)] == [False, True, True, False]
+    waiting = listing.waiting_items(ledger.database, job)
+    assert [item in waiting for item in items(4)] == [False, True, True, False]
 
 
-def test_waiting_uris_take_eight_bytes_each() -> None:
-    waiting = WaitingUris(f"s3://bucket/{number}" for number in range(20_000))
-    assert all(f"s3://bucket/{number}" in waiting for number in range(0, 20_000, 97))
-    assert "s3://bucket/20000" not in waiting
+def test_waiting_items_take_eight_bytes_each() -> None:
+    waiting = WaitingItems(Item(f"s3://bucket/{number}") for number in range(20_000))
+    assert all(Item(f"s3://bucket/{number}") in waiting for number in range(0, 20_000, 97))
+    assert Item("s3://bucket/20000") not in waiting
     assert sum(len(some) * some.itemsize for some in waiting._hashes.values()) == 8 * 20_000
 
 

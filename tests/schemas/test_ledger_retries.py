@@ -121,7 +121,7 @@ def test_a_second_listing_leaves_alone_what_is_being_retried(ledger: Any, items:
     job = failing_job(ledger, items(1), Code.TRUNCATED)
     retry(ledger, job)
     again = ledger.open()
-    waiting = listing.waiting_uris(ledger.database, again)
+    waiting = listing.waiting_items(ledger.database, again)
     assert ledger.add(again, *items(1), waiting=waiting).known == 1
 
 

@@ -208,7 +208,7 @@ def test_an_annotation_that_was_found_is_reused(ledger: Any, items: Any) -> None
     job = ledger.job_of(*items(1, start=7), name="two")
     claim = ledger.one_claim()
     found = work.find_annotations(ledger.database, ["same"], claim.recipes)
-    results = {recipe: Reuse(id_) for (_, recipe), id_ in found.items()}
+    results = {recipe: Reuse(id_) for (_, recipe, _), id_ in found.items()}
     assert ledger.complete(claim, ledger.mixed(claim.items[0], results, sha256="same"))
     assert ledger.counters(job) == (1, 0, 1, 0, 0)
     assert [row["reused"] for row in ledger.sql("SELECT reused FROM captions WHERE job = 'two'")] == [True]

@@ -25,6 +25,7 @@ from sqlalchemy import select
 from schemas.database import Database
 from schemas.errors import Code
 from schemas.grounding import Grounding
+from schemas.inputs import Inputs, input_hash, pack_input
 from schemas.items import Item, unpack_items
 from schemas.ledger import dispatch, jobs, listing, retries, settlement, work
 from schemas.recipes import Recipe
@@ -34,7 +35,11 @@ from schemas.tables import jobs as jobs_table
 
 URIS = [f"s3://bucket/{name}" for name in "abcde"]
 RECIPES = [Recipe(task=task, prompt=task, model="m", revision="r", dtype="d") for task in ("brief", "detailed")]
-JOBS = {"one": RECIPES[:1], "two": RECIPES, "three": RECIPES[1:]}
+PHRASE = RECIPES[0].model_copy(update={"task": "phrase", "prompt": "{phrase}", "input": "phrase"})
+JOBS = {"one": RECIPES[:1], "two": RECIPES, "three": RECIPES[1:], "four": [RECIPES[0], PHRASE]}
+VALUES = ["", "a dog", "a cat"]
+BROUGHT = {"": ""} | {input_hash(value): pack_input({"phrase": value}) for value in VALUES}
+"""What an item brings, by the hash of it: as `retry` puts it back."""
 WORKERS = ["w1", "w2"]
 QUEUE = RECIPES[0].queue
 NEVER = 10_000
@@ -44,7 +49,7 @@ Results = st.sampled_from(["annotated", "annotated", "annotated", "failed", "lat
 
 @dataclass
 class Shown:
-    """What a job shows of a URI under a recipe."""
+    """What a job shows of a URI under a recipe, for what an item brings to it."""
 
     version: str
     kind: str
@@ -55,7 +60,7 @@ class Shown:
 class JobModel:
     """A job as it should be."""
 
-    recipes: list[int]
+    recipes: dict[int, Recipe]
     state: str = "running"
     mentions: int = 0
     earlier: int = 0  # mentions whose outcome is that of another one
@@ -63,12 +68,17 @@ class JobModel:
     listed: bool = False
     listing: str = ""
     cursor: str | None = None
-    shown: dict[tuple[str, int], Shown] = field(default_factory=dict)
-    retrying: dict[tuple[str, int], str] = field(default_factory=dict)
-    unsettled: Counter[tuple[str, str, tuple[int, ...]]] = field(default_factory=Counter)
+    shown: dict[tuple[str, int, str], Shown] = field(default_factory=dict)
+    retrying: dict[tuple[str, int, str], str] = field(default_factory=dict)
+    unsettled: Counter[tuple[str, str, str, tuple[int, ...]]] = field(default_factory=Counter)
 
-    def is_shown(self, uri: str, version: str) -> bool:
-        keys = [(uri, recipe) for recipe in self.recipes]
+    def brought(self, item: Item) -> dict[int, str]:
+        """For each recipe the hash of what the item brings to it."""
+        value = json.loads(item.input)["phrase"] if item.input else ""
+        return {id_: input_hash(value) if recipe.input else "" for id_, recipe in self.recipes.items()}
+
+    def is_shown(self, uri: str, version: str, item: Item) -> bool:
+        keys = [(uri, recipe, brought) for recipe, brought in self.brought(item).items()]
         return all(
             (key in self.shown and self.shown[key].version == version) or self.retrying.get(key) == version
             for key in keys
@@ -83,11 +93,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.database = database
         self.jobs: dict[str, JobModel] = {}
         self.ids: dict[str, int] = {}
-        self.waiting: dict[str, listing.WaitingUris] = {}
-        self.waiting_uris: dict[str, set[str]] = {}
+        self.waiting: dict[str, listing.WaitingItems] = {}
+        self.waiting_keys: dict[str, set[tuple[str, str]]] = {}
         self.now = dict.fromkeys(URIS, 1)
         self.contents: dict[tuple[str, str], str | None] = {}
-        self.annotations: set[tuple[str, int]] = set()
+        self.annotations: set[tuple[str, int, str]] = set()
         self.messages: list[dispatch.Departure] = []
         self.claims: list[work.Claim] = []
         self.fences: dict[int, int] = {}
@@ -118,24 +128,25 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ids[name] = job.id
         if name not in self.jobs:
             with self.database.read() as connection:
-                self.jobs[name] = JobModel(list(jobs.recipes_of(connection, job.id)), listing=words)
+                self.jobs[name] = JobModel(jobs.recipes_of(connection, job.id), listing=words)
         model = self.jobs[name]
         if model.listed or model.listing != words:
             model.cursor = None
             model.listings = max(model.listings, 1) if model.mentions else 0
         model.state, model.listed, model.listing = "running", False, words
         assert (job.state, job.cursor, job.listings) == ("running", model.cursor, model.listings)
-        self.waiting[name] = listing.waiting_uris(self.database, job) if job.listings else listing.NONE_WAITING
-        self.waiting_uris[name] = {uri for uri, _, _ in model.unsettled} if job.listings else set()
+        self.waiting[name] = listing.waiting_items(self.database, job) if job.listings else listing.NONE_WAITING
+        self.waiting_keys[name] = {(uri, brought) for uri, _, brought, _ in model.unsettled} if job.listings else set()
 
     @rule(data=st.data(), recheck=st.booleans(), chunk_size=st.integers(1, 3), goes_on=st.booleans())
     def list_some(self, data: st.DataObject, recheck: bool, chunk_size: int, goes_on: bool) -> None:
         name = data.draw(st.sampled_from(list(JOBS)))
         if not goes_on or name not in self.jobs or self.jobs[name].listed:
             self.open_job(name, data.draw(st.sampled_from(["all", "some"])))
-        with_version = st.tuples(st.sampled_from(URIS), st.sampled_from([True, True, False]))
+        inputs = list(BROUGHT.values()) if name == "four" else [""]
+        with_version = st.tuples(st.sampled_from(URIS), st.sampled_from([True, True, False]), st.sampled_from(inputs))
         drawn = data.draw(st.lists(with_version, max_size=6))
-        some = [Item(uri, self.version(uri) if versioned else "") for uri, versioned in drawn]
+        some = [Item(uri, self.version(uri) if versioned else "", None, brought) for uri, versioned, brought in drawn]
         self.register(name, some, str(data.draw(st.integers(0, 99))), recheck=recheck, chunk_size=chunk_size)
 
     def register(self, name: str, some: list[Item], cursor: str, *, recheck: bool, chunk_size: int) -> None:
@@ -163,26 +174,26 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def expect_listing(self, name: str, some: list[Item], recheck: bool) -> listing.Registered:
         job = self.jobs[name]
-        new, reused, known, repeated = list[Item](), dict[tuple[str, str], None](), 0, 0
-        before = {key: job.is_shown(*key) for key in self.contents}
+        new, reused, known, repeated = list[Item](), dict[Any, Item](), 0, 0
         for item in some:
             key = self.stands_for(job, item, recheck)
-            if item.uri in self.waiting_uris[name]:
+            brought = tuple(job.brought(item).items())
+            if (item.uri, item.input) in self.waiting_keys[name]:
                 known += 1
-            elif key and before[key]:
+            elif key and job.is_shown(*key, item):
                 known += job.listings > 0
                 repeated += job.listings == 0
-            elif key in reused:
+            elif (key, brought) in reused:
                 repeated += 1
-            elif key and all((self.contents[key], recipe) in self.annotations for recipe in job.recipes):
-                reused[key] = None
+            elif key and all((self.contents[key], *one) in self.annotations for one in brought):
+                reused[key, brought] = item
             else:
                 new.append(item)
         for item in new:
-            job.unsettled[item.uri, item.version, tuple(sorted(job.recipes))] += 1
-        for uri, version in reused:
-            for recipe in job.recipes:
-                self.settle(job, uri, version, recipe, "reused")
+            job.unsettled[item.uri, item.version, item.input, tuple(sorted(job.recipes))] += 1
+        for (uri, version), brought in reused:
+            for one in brought:
+                self.settle(job, version, (uri, *one), "reused")
         job.earlier += repeated * len(job.recipes)
         job.mentions += len(new) + len(reused) + repeated
         return listing.Registered(len(new), len(reused) + repeated, known)
@@ -197,7 +208,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 select(images.c.version).where(images.c.uri == item.uri).order_by(images.c.id)
             ).scalars()
             known = [(item.uri, version) for version in rows]
-        shown = [key for key in known if job.is_shown(*key)]
+        shown = [key for key in known if job.is_shown(*key, item)]
         read = [key for key in known if self.contents[key]]
         return next((some[-1] for some in (read_of(shown, self.contents), shown, read, known) if some), None)
 
@@ -259,7 +270,8 @@ class LedgerMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(list(JOBS)))
         self.open_job(name, "all")
         self.object_changes(data.draw(st.sampled_from(URIS)))
-        now = [Item(uri, self.version(uri)) for uri in URIS]
+        brought = data.draw(st.sampled_from(list(BROUGHT.values()) if name == "four" else [""]))
+        now = [Item(uri, self.version(uri), None, brought) for uri in URIS]
         self.register(name, now, "more", recheck=False, chunk_size=data.draw(st.integers(1, 3)))
         self.queue_was_lost(data)
         self.take(most=4, lost=False)
@@ -304,46 +316,51 @@ class LedgerMachine(RuleBasedStateMachine):
                 settled.append(Settled(item, reads[item.uri], None, dict.fromkeys(claim.recipes, failure)))
             else:
                 content = Content(self.sha256(item.uri, version), 32, 32, "PNG", 9)
-                results = {recipe: self.result(content.sha256, recipe, data) for recipe in claim.recipes}
+                brought = Inputs(claim.recipes).hashes_of(item).items()
+                results = {one[0]: self.result((content.sha256, *one), data) for one in brought}
                 settled.append(Settled(item, version, content, results))
         return Completion(settled, [Later(later, claim.tries + 1, wait_s=-1)] if later else [])
 
-    def result(self, sha256: str, recipe: int, data: st.DataObject) -> Result:
+    def result(self, key: tuple[str, int, str], data: st.DataObject) -> Result:
         """Computed, found, or failed by the model."""
         fate = data.draw(st.sampled_from(["compute", "compute", "look", "model_error"]))
         if fate == "model_error":
             return Failure(Code.MODEL_ERROR, "no")
-        found = work.find_annotations(self.database, [sha256], [recipe]) if fate == "look" else {}
-        if found:
-            return Reuse(found[sha256, recipe])
+        found = work.find_annotations(self.database, [key[0]], [key[1]]) if fate == "look" else {}
+        if key in found:
+            return Reuse(found[key])
         return Annotation("raw", Grounding("words", ()), [], "stop", 1, None, "cpu")
 
     def expect_completion(self, claim: work.Claim, completion: Completion) -> None:
         job = next(self.jobs[name] for name, id_ in self.ids.items() if id_ == claim.job_id)
         recipes = tuple(sorted(claim.recipes))
         for one in completion.settled:
-            job.unsettled[one.item.uri, one.item.version, recipes] -= 1
+            job.unsettled[one.item.uri, one.item.version, one.item.input, recipes] -= 1
             key = (one.item.uri, one.version)
             self.contents[key] = one.content.sha256 if one.content else self.contents.get(key)
             for recipe, result in one.results.items():
                 code = result.code if isinstance(result, Failure) else None
-                self.settle(job, *key, recipe, "failed" if code else self.brought(self.contents[key], recipe), code)
+                brought = job.brought(one.item)[recipe]
+                kind = "failed" if code else self.made(self.contents[key], recipe, brought)
+                self.settle(job, one.version, (one.item.uri, recipe, brought), kind, code)
         job.unsettled += Counter()
 
-    def brought(self, sha256: str | None, recipe: int) -> str:
+    def made(self, sha256: str | None, recipe: int, brought: str) -> str:
         assert sha256 is not None
-        kind = "reused" if (sha256, recipe) in self.annotations else "annotated"
-        self.annotations.add((sha256, recipe))
+        kind = "reused" if (sha256, recipe, brought) in self.annotations else "annotated"
+        self.annotations.add((sha256, recipe, brought))
         return kind
 
-    def settle(self, job: JobModel, uri: str, version: str, recipe: int, kind: str, code: str | None = None) -> None:
-        before = job.shown.get((uri, recipe))
+    def settle(
+        self, job: JobModel, version: str, key: tuple[str, int, str], kind: str, code: str | None = None
+    ) -> None:
+        before = job.shown.get(key)
         if before is not None:
             job.earlier += 1
-        job.retrying.pop((uri, recipe), None)
+        job.retrying.pop(key, None)
         stays = before is not None and before.version == version and (before.kind != "failed" or kind == "failed")
         if not stays:
-            job.shown[uri, recipe] = Shown(version, kind, code)
+            job.shown[key] = Shown(version, kind, code)
 
     def workers_stop_and_come_back(self, data: st.DataObject) -> None:
         """Their leases are over and their chunks are with another one; their claims are still among the claims."""
@@ -369,11 +386,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def expect_given_up(self, job: JobModel, item: Item, recipe_ids: str | None) -> None:
         recipes = json.loads(recipe_ids) if recipe_ids else job.recipes
-        job.unsettled[item.uri, item.version, tuple(sorted(recipes))] -= 1
+        job.unsettled[item.uri, item.version, item.input, tuple(sorted(recipes))] -= 1
         job.unsettled += Counter()
         self.contents.setdefault((item.uri, item.version), None)
         for recipe in recipes:
-            self.settle(job, item.uri, item.version, recipe, "failed", Code.CRASHED_WORKER)
+            key = (item.uri, recipe, job.brought(item)[recipe])
+            self.settle(job, item.version, key, "failed", Code.CRASHED_WORKER)
 
     def run_is_gone(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(list(self.jobs)))
@@ -407,13 +425,13 @@ class LedgerMachine(RuleBasedStateMachine):
         }
         at = jobs.get_job(self.database, self.ids[name])
         assert retries.retry_failed(self.database, at, code=code, chunk_size=chunk_size) == len(failed)
-        by_item: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for (uri, recipe), version in failed.items():
-            by_item[uri, version].append(recipe)
-            job.retrying[uri, recipe] = version
-            del job.shown[uri, recipe]
-        for (uri, version), recipes in by_item.items():
-            job.unsettled[uri, version, tuple(sorted(recipes))] += 1
+        by_item: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        for (uri, recipe, brought), version in failed.items():
+            by_item[uri, version, BROUGHT[brought]].append(recipe)
+            job.retrying[uri, recipe, brought] = version
+            del job.shown[uri, recipe, brought]
+        for key, recipes in by_item.items():
+            job.unsettled[*key, tuple(sorted(recipes))] += 1
         if failed and job.state in ("finished", "cancelled"):
             job.state = "running"
 
@@ -447,13 +465,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def items_are_conserved(self) -> None:
-        there: dict[str, Counter[tuple[str, str, tuple[int, ...]]]] = {name: Counter() for name in self.jobs}
+        there: dict[str, Counter[tuple[str, str, str, tuple[int, ...]]]] = {name: Counter() for name in self.jobs}
         for row in self.chunk_rows().values():
             name = self.name_of(row)
             recipes = json.loads(row.recipe_ids) if row.recipe_ids else self.jobs[name].recipes
             items = unpack_items(row.item_list)
             assert len(items) == row.size
-            there[name].update((item.uri, item.version, tuple(sorted(recipes))) for item in items)
+            there[name].update((item.uri, item.version, item.input, tuple(sorted(recipes))) for item in items)
         assert there == {name: job.unsettled for name, job in self.jobs.items()}
 
     @invariant()
@@ -466,28 +484,28 @@ class LedgerMachine(RuleBasedStateMachine):
             assert row.state == job.state
             assert (row.images, row.annotated, row.failed) == (job.mentions, kinds["annotated"], kinds["failed"])
             assert row.reused == kinds["reused"] + job.earlier
-            waiting = sum(times * len(recipes) for (_, _, recipes), times in job.unsettled.items())
+            waiting = sum(times * len(recipes) for (*_, recipes), times in job.unsettled.items())
             assert row.images * row.recipes == row.annotated + row.reused + row.failed + waiting
 
     @invariant()
-    def one_outcome_is_shown_for_each_uri_and_recipe(self) -> None:
+    def one_outcome_is_shown_for_each_uri_recipe_and_input(self) -> None:
         with self.database.read() as connection:
             query = (
                 select(outcomes, images.c.uri, images.c.version).join(images).where(outcomes.c.superseded.is_(False))
             )
             rows = connection.execute(query).all()
-        shown: dict[tuple[int, str, int], Any] = {}
+        shown: dict[tuple[int, str, int, str], Any] = {}
         for row in rows:
-            assert (row.job_id, row.uri, row.recipe_id) not in shown
+            assert (row.job_id, row.uri, row.recipe_id, row.input) not in shown
             assert (row.annotation_id is None) != (row.code is None)
             kind = "failed" if row.code else "reused" if row.reused else "annotated"
-            shown[row.job_id, row.uri, row.recipe_id] = ("retrying" if row.retrying else kind, row.version)
-        expected: dict[tuple[int, str, int], Any] = {}
+            shown[row.job_id, row.uri, row.recipe_id, row.input] = ("retrying" if row.retrying else kind, row.version)
+        expected: dict[tuple[int, str, int, str], Any] = {}
         for name, job in self.jobs.items():
-            for (uri, recipe), one in job.shown.items():
-                expected[self.ids[name], uri, recipe] = (one.kind, one.version)
-            for (uri, recipe), version in job.retrying.items():
-                expected[self.ids[name], uri, recipe] = ("retrying", version)
+            for key, one in job.shown.items():
+                expected[self.ids[name], *key] = (one.kind, one.version)
+            for key, version in job.retrying.items():
+                expected[self.ids[name], *key] = ("retrying", version)
         assert shown == expected
 
     @invariant()

@@ -128,11 +128,11 @@ def test_annotations_are_found_by_content_and_recipe(ledger: Any, items: Any) ->
     ledger.complete(claim, ledger.annotated(claim, claim.items[0], sha256="abc"))
     (recipe,) = claim.recipes
     ((key, _),) = work.find_annotations(ledger.database, ["abc", "def"], [recipe, recipe + 1]).items()
-    assert key == ("abc", recipe)
+    assert key == ("abc", recipe, "")
     assert work.find_annotations(ledger.database, [], [recipe]) == {}
     assert work.find_annotations(ledger.database, ["abc"], []) == {}
     many = [f"{number:064}" for number in range(5000)] + ["abc"]
-    assert list(work.find_annotations(ledger.database, many, [recipe])) == [("abc", recipe)]
+    assert list(work.find_annotations(ledger.database, many, [recipe])) == [("abc", recipe, "")]
 
 
 def test_a_claim_whose_answer_was_lost_is_ours_when_asked_for_again(ledger: Any, items: Any) -> None:

@@ -137,7 +137,8 @@ def test_standard_input_reads_below_the_working_directory(
 
 @pytest.mark.parametrize("root", ["", "a\0b"])
 def test_root_that_is_no_folder_is_wrong_usage(root: str, photos: Path) -> None:
-    from kosmograph.requests import Prompts, Request, roots_of
+    from kosmograph.prompts import Prompts
+    from kosmograph.requests import Request, roots_of
     from schemas.errors import UsageError
 
     with pytest.raises(UsageError, match="--root takes a folder"):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kosmograph.requests import Prompts, Request, recipes_for
+from kosmograph.prompts import Prompts
+from kosmograph.requests import Request, recipes_for
 from worker import capability
 from worker.capability import lacks_bfloat16
 from worker.revision import resolve

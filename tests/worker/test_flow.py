@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.errors import EngineBroken
+from schemas.errors import Code, EngineBroken
+from schemas.inputs import input_hash, pack_input
 from schemas.items import Item
 from schemas.ledger.work import Claim
 from schemas.recipes import Recipe
-from schemas.results import Annotation, Reuse
+from schemas.results import Annotation, Failure, Reuse
 from worker import flow as module
 from worker.budget import PixelBudget
 from worker.flow import Flow
@@ -133,7 +134,7 @@ def test_images_that_have_come_are_looked_up_together(run, wait_for, monkeypatch
 
     def find(sha256s: list[str]) -> dict[Any, int]:
         groups.append(len(sha256s))
-        return {(sha256, 1): 7 for sha256 in sha256s}
+        return {(sha256, 1, ""): 7 for sha256 in sha256s}
 
     loader = Loader()
     flow = flow_of(chunk(*range(6)), loader, Engine(), find)
@@ -198,7 +199,7 @@ def test_pixels_are_let_go_when_the_image_is_done(run, wait_for) -> None:
 def test_picture_that_is_known_or_comes_twice_makes_room_at_once(run, wait_for) -> None:
     claim, loader, engine = chunk(1, "again/1", 2, 3), Loader(), Engine()
     known = picture("s3://b/2").sha256
-    flow = flow_of(claim, loader, engine, lambda sha256s: {(known, 1): 7} if known in sha256s else {})
+    flow = flow_of(claim, loader, engine, lambda sha256s: {(known, 1, ""): 7} if known in sha256s else {})
     run(flow, room(2))
     for uri in ("s3://b/1", "s3://b/again/1", "s3://b/2", "s3://b/3"):
         wait_for(lambda uri=uri: uri in loader.begun)
@@ -278,3 +279,76 @@ def test_fault_of_the_worker_gives_the_room_back_too() -> None:
     with pytest.raises(EngineBroken):
         flow_of(chunk(1, 2, 3), loader, engine).run(budget, lambda: False)
     assert budget.free == 2
+
+
+def asking(*inputs: tuple[object, str], recipes: dict[int, Recipe]) -> Claim:
+    """A chunk of images by name, each with a phrase."""
+    items = [Item(f"s3://b/{name}", "", None, pack_input({"phrase": phrase})) for name, phrase in inputs]
+    return Claim(1, 1, 1, items, recipes, None, None, 0, 0)
+
+
+PHRASE = RECIPES[0].model_copy(update={"prompt": "<phrase>{phrase}</phrase>", "input": "phrase"})
+
+
+def test_image_that_many_items_name_is_loaded_once_and_its_prompts_come_in_a_row(run, wait_for) -> None:
+    loader, engine, budget = Loader(), Engine(), room(2)
+    claim = asking((1, "a cat"), (2, "a dog"), (1, "a dog"), (1, "a cat"), recipes={1: RECIPES[0], 2: PHRASE})
+    flow = flow_of(claim, loader, engine)
+    thread = run(flow, budget)
+    wait_for(lambda: len(loader.begun) == 2)
+    loader.finish("s3://b/1", "s3://b/2")
+    wait_for(lambda: len(engine.asked) == 5)
+    prompts = [request.prompt for request, _ in engine.asked]
+    assert prompts[:3] == ["<grounding>a", "<phrase>a cat</phrase>", "<phrase>a dog</phrase>"]
+    assert len({id(request.pixels) for request, _ in engine.asked[:3]}) == 1
+    engine.answer()
+    thread.join(30)
+    sha256 = flow.pictures["s3://b/1", ""].content.sha256
+    told = {work: result.prompt for work, result in flow.results.items() if work[0] == sha256}
+    assert told == {
+        (sha256, 1, ""): None,
+        (sha256, 2, input_hash("a cat")): "<phrase>a cat</phrase>",
+        (sha256, 2, input_hash("a dog")): "<phrase>a dog</phrase>",
+    }
+
+
+def test_same_bytes_under_two_names_are_asked_for_what_either_brings(run, wait_for) -> None:
+    loader, engine, budget = Loader(), Engine(), room(1)
+    flow = flow_of(asking(("x/1", "a cat"), ("y/1", "a dog"), ("z/1", "a cat"), recipes={1: PHRASE}), loader, engine)
+    thread = run(flow, budget)
+    for name, asked in (("x/1", 1), ("y/1", 1), ("z/1", 0)):
+        wait_for(
+            lambda name=name: f"s3://b/{name}" in loader.begun
+        )  # there is room for one: the last has given it back
+        loader.finish(f"s3://b/{name}")
+        wait_for(lambda asked=asked: len(engine.asked) == asked)
+        engine.answer()
+    thread.join(30)
+    assert len(flow.results) == 2
+
+
+def test_input_that_makes_no_prompt_fails_alone(run, wait_for) -> None:
+    loader, engine = Loader(), Engine()
+    region = RECIPES[0].model_copy(update={"prompt": "{region}", "input": "region"})
+    flow = flow_of(asking((1, "a cat"), recipes={1: PHRASE, 2: region, 3: RECIPES[0]}), loader, engine)
+    thread = run(flow, room(1))
+    wait_for(lambda: len(loader.begun) == 1)
+    loader.finish("s3://b/1")
+    wait_for(lambda: len(engine.asked) == 2)
+    engine.answer()
+    thread.join(30)
+    (failure,) = (result for result in flow.results.values() if isinstance(result, Failure))
+    assert (failure.code, failure.message[:18]) == (Code.BAD_INPUT, "there is no region")
+
+
+def test_room_of_an_image_is_given_back_when_none_of_its_inputs_makes_a_prompt(run, wait_for) -> None:
+    loader, engine = Loader(), Engine()
+    flow = flow_of(asking((1, ""), (2, ""), (3, "a cat"), recipes={1: PHRASE}), loader, engine)
+    thread = run(flow, room(1))
+    for name in (1, 2, 3):
+        wait_for(lambda name=name: f"s3://b/{name}" in loader.begun)
+        loader.finish(f"s3://b/{name}")
+    wait_for(lambda: len(engine.asked) == 1)
+    engine.answer()
+    thread.join(30)
+    assert len(flow.results) == 3

@@ -59,6 +59,9 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+SPECIAL = ("<s>", "<pad>", "<image>", "</image>", " ", "<patch_index_0000>", "<patch_index_1023>", "<patch_index_1024>")
+
+
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompt_ids_are_those_of_the_processor(kosmos: Kosmos, processor: Any, prompt: str) -> None:
     expected = processor(text=prompt, images=Image.fromarray(PIXELS[0].numpy()))
@@ -67,7 +70,7 @@ def test_prompt_ids_are_those_of_the_processor(kosmos: Kosmos, processor: Any, p
 
 
 @settings(max_examples=60, deadline=None)
-@given(parts=st.lists(st.text() | st.sampled_from([*PROMPTS, "<s>", "<pad>", "<image>", "</image>", " "])))
+@given(parts=st.lists(st.text() | st.sampled_from([*PROMPTS, *SPECIAL])))
 def test_any_prompt_has_the_ids_of_the_processor(kosmos: Kosmos, processor: Any, parts: list[str]) -> None:
     prompt = "".join(parts)
     assert kosmos.prompt_ids(prompt) == processor(text=prompt, images=Image.fromarray(PIXELS[0].numpy()))["input_ids"]

@@ -8,18 +8,19 @@ down_revision = "0004"
 
 EDGES = ("x1", "y1", "x2", "y2")
 COMMENTS = {
-    "expected_x1": "the mean of the edge's distribution, as a fraction of the image",
+    "expected_x1": "where the edge's distribution puts it, as a fraction of the image",
     "sigma_x1": "the edge's uncertainty from the entropy, as a fraction of the image",
     "presence": "the probability of a box for the phrase on its own",
     "agreement": "IoU with the best box for the phrase on its own",
     "mirror_agreement": "the same on the mirrored image",
+    "naming": "the probability that the model gives the phrase's words as what the box is",
     "doubts": "what makes it implausible, with commas between",
     "evidence": "what trust is before calibration",
 }
 BOXES = (
     *(f"expected_{edge}" for edge in EDGES),
     *(f"sigma_{edge}" for edge in EDGES),
-    *("presence", "agreement", "mirror_agreement", "plausibility", "doubts", "evidence"),
+    *("presence", "agreement", "mirror_agreement", "naming", "plausibility", "doubts", "evidence"),
 )
 ANNOTATIONS = {
     "prompt": (sa.Text, "null where it is the recipe's, to which the item brought nothing"),

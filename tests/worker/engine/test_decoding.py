@@ -95,7 +95,7 @@ def test_ngram_longer_than_a_slot_forbids_nothing() -> None:
 def test_probability_is_the_models_own_before_anything_is_forbidden(seed: int) -> None:
     logits = random_logits(seed, 3)
     rows = rows_of([[8, 9, 8]] * 3, ngram=[0, 1, 2], min_end=9, constrained=[False, True, False])
-    tokens, logprobs = choose(logits.clone(), rows, Rules((1, 2), True, True), WORDS)
+    tokens, logprobs, _ = choose(logits.clone(), rows, Rules((1, 2), True, True), WORDS)
     expected = logits.log_softmax(-1)[torch.arange(3), tokens]
     assert logprobs.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 

@@ -1,5 +1,6 @@
 """Every token has the model's own probability, at the place that transformers gives it."""
 
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,13 @@ TIMEOUT_S = 60
 
 def teacher_forced(subject: Any, request: Any, token_ids: list[int]) -> list[float]:
     """The log-probabilities of these tokens, from one pass of transformers' model over all of them."""
+    found = distributions(subject, request, token_ids)
+    logprobs: list[float] = found.gather(1, torch.tensor(token_ids)[:, None])[:, 0].tolist()
+    return logprobs
+
+
+def distributions(subject: Any, request: Any, token_ids: list[int]) -> torch.Tensor:
+    """[tokens, vocabulary]: the logarithms of what the model expected where it got these tokens."""
     prompt_ids = subject.kosmos.prompt_ids(request.prompt)
     ids = torch.tensor([[*prompt_ids, *token_ids]])
     places = torch.zeros_like(ids)
@@ -19,7 +27,8 @@ def teacher_forced(subject: Any, request: Any, token_ids: list[int]) -> list[flo
     images = subject.processor.image_processor([request.pixels], return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         logits = subject.model(pixel_values=images, input_ids=ids, image_embeds_position_mask=places).logits
-    return logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1).gather(1, ids[0, len(prompt_ids) :, None])[:, 0].tolist()
+    expected: torch.Tensor = logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+    return expected
 
 
 def test_logprobs_are_those_of_teacher_forcing(subject: Any) -> None:
@@ -34,6 +43,32 @@ def test_logprobs_are_those_of_teacher_forcing(subject: Any) -> None:
         if subject.kosmos.vocabulary.pad not in generation.token_ids[:-1]:  # one pass counts pads otherwise
             expected = teacher_forced(subject, request, generation.token_ids)
             assert generation.logprobs == pytest.approx(expected, abs=1e-4)
+            compared += 1
+    assert compared > 10
+
+
+def test_glances_are_those_of_the_location_distribution(subject: Any) -> None:
+    """By the definition, cell by cell: means and entropies along both sides, and the chance of an object."""
+    words, compared = subject.kosmos.vocabulary, 0
+    requests = [subject.request(seed) for seed in range(6)]
+    for request, generation in zip(requests, subject.run(requests, slots=4), strict=True):
+        assert generation.glances.shape == (len(generation.token_ids), 5)
+        if words.pad in generation.token_ids[:-1]:
+            continue
+        expected = distributions(subject, request, generation.token_ids)
+        cells = expected[:, words.first_patch : words.first_patch + 1024].softmax(-1).double()
+        for token, found, cell, logprobs in zip(generation.token_ids, generation.glances, cells, expected, strict=True):
+            grid = [[float(cell[row * 32 + column]) for column in range(32)] for row in range(32)]
+            rows, columns = [sum(row) for row in grid], [sum(column) for column in zip(*grid, strict=True)]
+            entropies = [-sum(share * math.log(share) for share in side if share) for side in (columns, rows)]
+            assert found[2:].tolist() == pytest.approx([*entropies, float(logprobs[words.object])], abs=2e-3)
+            row, column = divmod(token - words.first_patch, 32)
+            near = [(r, c) for r in range(32) for c in range(32) if abs(r - row) <= 2 and abs(c - column) <= 2]
+            if not 0 <= token - words.first_patch < 1024:
+                continue
+            total = sum(grid[r][c] for r, c in near)
+            means = [sum(grid[r][c] * at for r, c in near for at in [(c, r)[side]]) / total for side in (0, 1)]
+            assert found[:2].tolist() == pytest.approx(means, abs=2e-3)
             compared += 1
     assert compared > 10
 

@@ -1,4 +1,5 @@
-"""Every row runs once, in the order in which it came, in a slot that holds its image by then."""
+"""Every row runs once, in a slot that holds its image by then: in the order in which it came, or sooner where a slot is
+kept for its image and there is no other."""
 
 import random
 from collections import deque
@@ -39,11 +40,18 @@ class Slots(RuleBasedStateMachine):
         self.running: dict[int, Row] = {}
         self.ended: list[Row] = []
         self.all: list[Row] = []
+        self.asked: list[Row] = []  # rows that have ended, from which others may follow
+        self.held: dict[int, Row] = {}  # slot -> the one of them whose image it holds
 
-    @rule(image=st.integers(0, 4), length=st.sampled_from([5, 10, 10, 10, 14]), times=st.integers(1, 6))
-    def add(self, image: int, length: int, times: int) -> None:
+    @rule(
+        image=st.integers(0, 4),
+        length=st.sampled_from([5, 10, 10, 10, 14]),
+        times=st.integers(1, 6),
+        followed=st.booleans(),
+    )
+    def add(self, image: int, length: int, times: int, followed: bool) -> None:
         for _ in range(times):
-            one = row(image, length)
+            one = row(image, length, follow_up=(lambda _: []) if followed else None)
             self.all.append(one)
             self.queue.append(one)
             self.scheduler.add(one)
@@ -65,18 +73,19 @@ class Slots(RuleBasedStateMachine):
         if self.suspects:
             self._schedule_suspects()
             return
-        free = self.scheduler.slots - len(self.running)
+        free = self.scheduler.slots - len(self.running) - len(self.held)
+        at_hand = {image for slot, image in self.contents.items() if slot not in {**self.running, **self.held}}
         if self.running and len(self.queue) >= self.scheduler.refill:
             free -= free % self.scheduler.refill
         plan = self.scheduler.schedule()
         self._carry_out(plan)
         begun = [one for one, _ in plan.rows]
+        for one in [one for one in queue if one.future.cancelled() and one not in self.scheduler.waiting]:
+            assert not one.begun
+            queue.remove(one)
         for one in begun:
-            while queue[0].future.cancelled():
-                assert not queue.popleft().begun
-            assert queue.popleft() is one
-        while queue and queue[0].future.cancelled() and queue[0] not in self.scheduler.waiting:
-            queue.popleft()
+            assert one is queue[0] or one.image in at_hand
+            queue.remove(one)
         assert len(begun) <= free
         assert len(begun) == free or not queue or queue[0].length > self.scheduler.length
 
@@ -119,8 +128,23 @@ class Slots(RuleBasedStateMachine):
             self.ended.append(one)
             if not sound:
                 self.contents[slot] = -1
+            elif one.request.follow_up:
+                self.asked.append(one)
+                self.held[slot] = one
         self.books_agree()
         self.schedule()
+
+    @precondition(lambda self: self.asked)
+    @rule(images=st.lists(st.integers(0, 4), max_size=4), own=st.integers(0, 3))
+    def follow(self, images: list[int], own: int) -> None:
+        """Rows about the same image, or others, wait ahead of all."""
+        before = self.asked.pop(0)
+        self.held = {slot: one for slot, one in self.held.items() if one is not before}
+        image = next(number for number, pixels in enumerate(IMAGES) if id(pixels) == before.image)
+        rows = [row(number) for number in [image] * own + images]
+        self.all += rows
+        self.queue.extendleft(reversed(rows))
+        self.scheduler.follow(before, rows)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -140,7 +164,7 @@ class Slots(RuleBasedStateMachine):
     def _resize(self, slots: int, length: int) -> None:
         self.scheduler.resize(slots, length, self.scheduler.refill)
         self.queue.extendleft(reversed(self.running.values()))  # in the order in which they began
-        self.running, self.contents = {}, {}
+        self.running, self.contents, self.held = {}, {}, {}
 
     @precondition(lambda self: len(self.all) > 12)
     @rule()
@@ -149,6 +173,8 @@ class Slots(RuleBasedStateMachine):
         assert dropped == [*chain.from_iterable(self.suspects), *self.queue]
         self.suspects.clear()
         self.queue.clear()
+        self.asked.clear()
+        self.held.clear()
         for one in dropped:
             assert one.begin() is not one.future.cancelled()
         self.ended += dropped
@@ -160,19 +186,21 @@ class Slots(RuleBasedStateMachine):
         assert list(scheduler.waiting) == list(self.queue)
         assert list(scheduler.suspects) == list(self.suspects)
         assert scheduler.busy == bool(self.queue or self.suspects or self.running)
-        assert len(scheduler._free) + len(scheduler._kept) + len(self.running) == scheduler.slots
-        assert {*scheduler._free, *scheduler._kept, *self.running} == set(range(scheduler.slots))
-        wanted = {one.image for one in (*self.queue, *chain.from_iterable(self.suspects))}
+        taken = [*scheduler._free, *scheduler._kept, *self.running, *self.held]
+        assert sorted(taken) == list(range(scheduler.slots))
+        wanted = {one.image for one in (*self.queue, *chain.from_iterable(self.suspects), *self.asked)}
         assert set(scheduler._kept.values()) <= wanted
         assert set(scheduler._wanted) == wanted  # nothing is left of images that are gone
 
     def teardown(self) -> None:
         """Left to itself it ends every row that nobody cancelled, each of them once."""
-        while self.scheduler.busy:
+        while self.scheduler.busy or self.asked:
+            while self.asked:
+                self.follow([], 0)
             self.schedule()
             for slot in list(self.running):
                 self.ended.append(self.running.pop(slot))
-                self.scheduler.finish(slot)
+                self.scheduler.finish(slot, sound=False)
         assert len({id(one) for one in self.ended}) == len(self.ended)
         assert {id(one) for one in self.all if not one.future.cancelled()} <= {id(one) for one in self.ended}
         assert not self.scheduler._holders
@@ -221,13 +249,33 @@ def test_slot_is_kept_for_the_next_prompt_of_its_image() -> None:
     assert (plan.copies, [slot for _, slot in plan.rows]) == ([], [0, 1])
 
 
-def test_kept_slot_is_given_up_where_there_is_no_other() -> None:
+def test_row_whose_image_a_slot_is_kept_for_goes_first_where_there_is_no_other_slot() -> None:
     scheduler = Scheduler(1, 10)
-    start(scheduler, row(0), row(1), row(0))
+    first, second, third = row(0), row(1), row(0)
+    start(scheduler, first, second, third)
+    scheduler.finish(0)
+    plan = scheduler.schedule()
+    assert (plan.images, plan.rows) == ([], [(third, 0)])
     scheduler.finish(0)
     assert scheduler.schedule().images == [(IMAGES[1], 0)]
+
+
+def test_kept_slot_is_given_up_where_the_rows_that_want_it_do_not_fit() -> None:
+    scheduler = Scheduler(1, 10)
+    start(scheduler, row(0), row(1), row(0, length=11))
     scheduler.finish(0)
-    assert scheduler.schedule().images == [(IMAGES[0], 0)]
+    assert scheduler.schedule().images == [(IMAGES[1], 0)]
+
+
+def test_slot_waits_for_what_follows_from_its_row() -> None:
+    """Though another row waits for a slot: its image would have to be encoded again."""
+    scheduler = Scheduler(1, 10)
+    asked, other, follows = row(0, follow_up=lambda _: []), row(1), row(0)
+    start(scheduler, asked, other)
+    scheduler.finish(0)
+    assert scheduler.schedule().rows == []
+    scheduler.follow(asked, [follows])
+    assert scheduler.schedule() == Plan(rows=[(follows, 0)])
 
 
 def test_second_prompt_of_an_image_is_a_copy_and_the_image_is_encoded_once() -> None:

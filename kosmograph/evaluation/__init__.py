@@ -1,0 +1,1 @@
+"""How well a model grounds a data set whose annotations lie on this disk, by the protocols of the KOSMOS-2 paper."""
