@@ -83,8 +83,8 @@ class Record(NamedTuple):
 
 
 _FIELDS = """
-    j.name, i.id, a.id, i.uri, r.task, COALESCE(a.prompt, r.prompt), a.caption, a.raw_text, a.finish_reason, a.mean_logprob,
-    c.width, c.height, c.sha256, c.format, r.model, r.revision
+    j.name, i.id, a.id, i.uri, r.task, COALESCE(a.prompt, r.prompt), a.caption, a.raw_text, a.finish_reason,
+    a.mean_logprob, c.width, c.height, c.sha256, c.format, r.model, r.revision
 """
 
 

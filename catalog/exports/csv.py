@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from catalog.exports.base import Work
 from catalog.records import Record
-from schemas.grounding import Corners
 from catalog.rows import CsvText
+from schemas.grounding import Corners
 
 OF_IMAGE = ("job", "image_id", "annotation_id", "uri", "task", "caption")
 OF_ENTITY = ("entity", "phrase", "phrase_norm", "span_start", "span_end")
