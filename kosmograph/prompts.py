@@ -31,6 +31,11 @@ class Prompt(NamedTuple):
     text: str
     input: str = ""
 
+    @property
+    def may_ground(self) -> bool:
+        """Whether its answer can have boxes; of a whole prompt from a manifest nobody knows."""
+        return GROUNDING in self.text or self.input == PROMPT
+
 
 @dataclass(frozen=True)
 class Prompts:

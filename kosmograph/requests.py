@@ -27,11 +27,15 @@ from schemas.roots import Roots, outermost
 from schemas.settings import Settings
 from schemas.storage import StorageOptions
 from schemas.uris import masked, path_of, printable, scheme_of
+from schemas.verification import ABSENT, ABSENT_DRAWINGS, Manner
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that makes one job. `decoding` has what was asked for of `Decoding`, for all of its recipes."""
+    """Everything that makes one job. `decoding` has what was asked for of `Decoding`, for all of its recipes.
+
+    `verify` is a manner of schemas/verification.py; `absent` are the phrases for it, none for those that suit the model.
+    """
 
     sources: Sequence[str]
     prompts: Prompts
@@ -39,6 +43,8 @@ class Request:
     revision: str | None = None
     dtype: str | None = None
     decoding: Mapping[str, int] = field(default_factory=dict)
+    verify: Manner = ""
+    absent: Sequence[str] = ()
     job: str | None = None
     exact: bool = False
     priority: int = 0
@@ -80,11 +86,13 @@ def recipes_for(request: Request, device: str | None = None) -> list[Recipe]:
 
     `device` is where the model will run, if that is on this machine (see `worker.revision.resolve`).
     """
-    from worker.revision import resolve
+    from worker.revision import DEMO, resolve
 
     prompts = request.prompts.all()
     decodings = [_decoding(prompt.task, request.decoding) for prompt in prompts]  # wrong usage, before the hub is asked
+    _refuse_nothing_to_verify(request)
     model = resolve(request.model, request.revision, request.dtype, device)
+    absent = tuple(request.absent) or (ABSENT_DRAWINGS if request.model == DEMO else ABSENT)
     return [
         Recipe(
             task=prompt.task,
@@ -94,10 +102,21 @@ def recipes_for(request: Request, device: str | None = None) -> list[Recipe]:
             revision=model.revision,
             dtype=model.dtype,
             preprocessing=PREPROCESSING_EXACT if request.exact else PREPROCESSING,
+            verify=request.verify if prompt.may_ground else "",
+            absent=absent if request.verify and prompt.may_ground else (),
             **decoding.model_dump(),
         )
         for prompt, decoding in zip(prompts, decodings, strict=True)
     ]
+
+
+def _refuse_nothing_to_verify(request: Request) -> None:
+    if request.verify and not any(prompt.may_ground for prompt in request.prompts.all()):
+        raise UsageError("--verify holds boxes against the model, and no prompt of this run asks for any: leave it out")
+    if unfit := [phrase for phrase in request.absent if not phrase.strip() or "<" in phrase]:
+        raise UsageError(
+            f"--absent {unfit[0]!r}: name a thing that is hardly in any picture, as in --absent 'a giraffe'"
+        )
 
 
 def _decoding(task: str, asked: Mapping[str, int]) -> Decoding:

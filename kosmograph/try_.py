@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from kosmograph.output import say, say_json
 from kosmograph.pictures import Originals, save_picture
 from kosmograph.requests import Request, recipes_for
 from schemas.errors import ImageFailure, UsageError
-from schemas.grounding import Grounding, parse, phrase_norm
+from schemas.grounding import phrase_norm
 from schemas.heads import head_of
-from schemas.results import EntityScores
+from schemas.results import Annotation
 from schemas.settings import Settings
 from schemas.uris import absolute_uri, printable
 
@@ -26,17 +26,18 @@ class Answer:
     uri: str
     task: str
     prompt: str
-    raw_text: str
-    grounding: Grounding
-    scores: Sequence[EntityScores]
+    annotation: Annotation
 
     @property
     def entities(self) -> list[Entity]:
         """The phrases and their boxes, as the catalog would have them."""
-        entities = []
-        for number, (one, scores) in enumerate(zip(self.grounding.entities, self.scores, strict=True)):
-            pairs = zip(one.boxes, scores.boxes, strict=True)
-            boxes = [Box(box.x1, box.y1, box.x2, box.y2, box.area, score, box.valid) for box, score in pairs]
+        entities, said = [], self.annotation
+        every = zip(said.grounding.entities, said.scores, said.beliefs, strict=True)
+        for number, (one, scores, beliefs) in enumerate(every):
+            boxes = [
+                Box(box.x1, box.y1, box.x2, box.y2, box.area, score, box.valid)
+                for box, score, belief in zip(one.boxes, scores.boxes, beliefs, strict=True)
+            ]
             norm = phrase_norm(one.phrase)
             about = (one.phrase, norm, head_of(norm), one.start, one.end)
             entities.append(Entity(number, *about, scores.phrase, boxes))
@@ -62,7 +63,7 @@ def try_images(request: Request, settings: Settings, *, save: Path | None, raw: 
         if save:
             path = save if number == 0 else save.with_stem(f"{save.stem}-{number + 1}")
             picture = originals.decode(originals.fetch(answer.uri, None))
-            save_picture(picture, answer.grounding.caption, answer.entities, settings.model, path)
+            save_picture(picture, answer.annotation.grounding.caption, answer.entities, settings.model, path)
             if not as_json:
                 say(f"  saved {path}")
     if as_json:
@@ -72,15 +73,15 @@ def try_images(request: Request, settings: Settings, *, save: Path | None, raw: 
 
 def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFailure]":
     from schemas.storage import StorageOptions
+    from worker.annotation import annotation_of
     from worker.flow import request_of
     from worker.images import Limits
     from worker.loader import Loader
     from worker.revision import resolve
-    from worker.scoring import score
     from worker.service import load_engine
 
     recipes = recipes_for(request, settings.device)
-    engine, _ = load_engine(resolve(request.model, recipes[0].revision, recipes[0].dtype), settings)
+    engine, runtime = load_engine(resolve(request.model, recipes[0].revision, recipes[0].dtype), settings)
     with engine, Loader(Limits.from_settings(settings), 1, StorageOptions.of(settings)) as loader:
         for name in request.sources:
             uri = absolute_uri(name, os.getcwd())
@@ -88,10 +89,9 @@ def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFa
                 loaded = loader.load(uri, exact=True).result()
                 # all of them at once: the engine looks at the image once for those that wait together
                 asked = [engine.submit(request_of(recipe, recipe.prompt, loaded.pixels)) for recipe in recipes]
-                for recipe, generation in zip(recipes, (future.result() for future in asked), strict=True):
-                    grounding = parse(generation.raw_text)
-                    scores = score(grounding, generation, engine.vocabulary).entities
-                    yield Answer(uri, recipe.task, recipe.prompt, generation.raw_text, grounding, scores)
+                for recipe, future in zip(recipes, asked, strict=True):
+                    said = annotation_of(recipe, recipe.prompt, future.result(), engine.vocabulary, runtime)
+                    yield Answer(uri, recipe.task, recipe.prompt, said)
             except ImageFailure as failure:
                 yield type(failure)(failure.code, f"{printable(uri)}: {failure.message}")
 
@@ -99,9 +99,9 @@ def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFa
 def _say_answer(answer: Answer, raw: bool) -> None:
     say(f"{printable(answer.uri)}  [{printable(answer.prompt)}]")
     if raw:
-        say(f"  {printable(answer.raw_text)}")
+        say(f"  {printable(answer.annotation.raw_text)}")
         return
-    say(f"  {printable(answer.grounding.caption)}")
+    say(f"  {printable(answer.annotation.grounding.caption)}")
     for entity, box in _boxes(answer):
         corners = ", ".join(f"{value:.3f}" for value in (box.x1, box.y1, box.x2, box.y2))
         certainty = "" if box.score is None else f"  score {box.score:.2f}"
@@ -117,8 +117,8 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         "uri": answer.uri,
         "task": answer.task,
         "prompt": answer.prompt,
-        "caption": answer.grounding.caption,
-        "raw_text": answer.raw_text,
+        "caption": answer.annotation.grounding.caption,
+        "raw_text": answer.annotation.raw_text,
         "groundings": [
             {
                 "phrase": entity.phrase,

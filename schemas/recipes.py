@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from schemas.errors import Code, PermanentFailure, UsageError
 from schemas.regions import Size, region_tokens
 from schemas.uris import storable
+from schemas.verification import Manner
 
 BROKEN = "\ufffd"
 """Stands where a text held what no database can: see `plain` in schemas/ledger/bulk.py."""
@@ -37,7 +38,7 @@ PREPROCESSING_EXACT = "exact-1"
 """How pixels are made, with a version that rises when the same file gives other pixels (see worker/images.py)."""
 
 
-ADDED = ("min_new_tokens", "constrained", "input")
+ADDED = ("min_new_tokens", "constrained", "input", "verify", "absent")
 """Parameters that came after the first release. A recipe that leaves them alone is the one that it was before."""
 
 
@@ -61,7 +62,9 @@ class Decoding(BaseModel):
 class Recipe(Decoding):
     """One prompt to one model in one manner. Its id is the hash of its canonical JSON.
 
-    `input` is the field that each item brings its own value of: `{input}` stands for it in the prompt, once.
+    `input` is the field that each item brings its own value of: `{input}` stands for it in the prompt, once. `verify`
+    is how the model's own boxes are held against it, a manner of schemas/verification.py; `absent` is what it may be asked for then
+    though it is not there.
     """
 
     task: str
@@ -71,6 +74,8 @@ class Recipe(Decoding):
     dtype: str
     preprocessing: str = PREPROCESSING
     input: str = ""
+    verify: Manner = ""
+    absent: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_a_place_for_its_input(self) -> Self:

@@ -27,9 +27,32 @@ class EntityScores(NamedTuple):
     boxes: Sequence[float | None]
 
 
+class Belief(NamedTuple):
+    """What there is to believe a box or not, as its columns in the table `boxes`; None where nothing is known.
+
+    Edges are fractions of the image; the rest is in [0, 1]. `doubts` are words of worker/belief.py with commas between.
+    """
+
+    expected_x1: float | None = None
+    expected_y1: float | None = None
+    expected_x2: float | None = None
+    expected_y2: float | None = None
+    sigma_x1: float | None = None
+    sigma_y1: float | None = None
+    sigma_x2: float | None = None
+    sigma_y2: float | None = None
+    presence: float | None = None
+    agreement: float | None = None
+    mirror_agreement: float | None = None
+    naming: float | None = None
+    plausibility: float | None = None
+    doubts: str | None = None
+    evidence: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What the model said of a content under a recipe. `scores` are those of the entities, one by one.
+    """What the model said of a content under a recipe. `scores` and `beliefs` are those of the entities, one by one.
 
     `prompt` is what it was asked, where that is not the recipe's own: an item brought a part of it.
     """
@@ -42,6 +65,11 @@ class Annotation:
     mean_logprob: float | None
     runtime: str
     prompt: str | None = None
+    beliefs: Sequence[Sequence[Belief]] = ()
+    """Of each box; none at all where nothing is known."""
+    absent_phrase: str | None = None
+    yes_bias: float | None = None
+    absent_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,16 @@ from typing import Protocol
 
 from schemas.database import Database, patiently
 from schemas.errors import Code, TransientFailure
-from schemas.grounding import parse
 from schemas.items import Item
 from schemas.ledger.work import Claim, find_annotations
+from schemas.recipes import Recipe
 from schemas.results import Annotation, Completion, Failure, Later, Result, Settled
 from schemas.settings import Settings
 from worker import flow
+from worker.annotation import annotation_of
 from worker.budget import PixelBudget
 from worker.flow import Flow, Loader
 from worker.generation import Generation, Vocabulary
-from worker.scoring import score
 
 
 class Engine(flow.Engine, Protocol):
@@ -73,18 +73,8 @@ class Annotator:
         later += [Later(items, claim.tries + 1, self._wait_s(claim.tries), code) for code, items in passing.items()]
         return Completion(settled, later)
 
-    def _annotation(self, generation: Generation) -> Annotation:
-        grounding = parse(generation.raw_text)
-        scores = score(grounding, generation, self.engine.vocabulary)
-        return Annotation(
-            raw_text=generation.raw_text,
-            grounding=grounding,
-            scores=scores.entities,
-            finish_reason=generation.finish_reason,
-            tokens=len(generation.token_ids),
-            mean_logprob=scores.mean_logprob,
-            runtime=self.runtime,
-        )
+    def _annotation(self, recipe: Recipe, prompt: str, generation: Generation) -> Annotation:
+        return annotation_of(recipe, prompt, generation, self.engine.vocabulary, self.runtime)
 
     def _wait_s(self, tries: int) -> float:
         """Doubles with each try; the jitter keeps a burst of failures from coming back as one."""

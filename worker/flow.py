@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Event
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +17,7 @@ from schemas.results import Annotation, Content, Failure, Result, Reuse
 from worker.budget import PixelBudget
 from worker.generation import Generation, Pixels, Request
 from worker.images import LoadedImage
+from worker.verification import follow_up_of
 
 LOOK_S = 0.25
 """How often a waiting task looks whether it must stop."""
@@ -73,7 +74,7 @@ class Flow:
         loader: Loader,
         engine: Engine,
         find: Callable[[list[str]], dict[Work, int]],
-        annotation_of: Callable[[Generation], Annotation],
+        annotation_of: Callable[[Recipe, str, Generation], Annotation],
     ) -> None:
         """`find` gives the annotations that some contents (by sha256) have under the chunk's recipes."""
         self.pictures: dict[Image, Picture] = {}
@@ -230,8 +231,7 @@ class Flow:
     def _result_of(self, work: Work, asked: _Asked) -> Result | None:
         """None for what was given up before it was done."""
         try:
-            annotation = self._annotation_of(asked.future.result())
-            return replace(annotation, prompt=asked.prompt) if work[2] else annotation
+            return self._annotation_of(self._claim.recipes[work[1]], asked.prompt, asked.future.result())
         except (CancelledError, EngineClosed):
             return None
         except PermanentFailure as failure:
@@ -268,4 +268,5 @@ def request_of(recipe: Recipe, prompt: str, pixels: Pixels) -> Request:
         recipe.no_repeat_ngram_size,
         recipe.min_new_tokens,
         recipe.constrained,
+        follow_up=follow_up_of(recipe, prompt, pixels),
     )

@@ -74,3 +74,17 @@ NoRepeatNgramSize = Annotated[
     ),
 ]
 Constrained = Annotated[bool, typer.Option("--constrained", help="Whole boxes only: two corners, the right way round.")]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="Ask the model again about each of its boxes, so that `trust` says more. Takes longer."
+    ),
+]
+NoMirror = Annotated[
+    bool,
+    typer.Option("--no-mirror", help="With --verify: not on the mirrored image, which costs a second look at each."),
+]
+Absent = Annotated[
+    list[str] | None,
+    typer.Option("--absent", metavar="P", help="With --verify: a thing that is in no picture; repeatable."),
+]

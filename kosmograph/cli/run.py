@@ -8,6 +8,7 @@ import typer
 
 from kosmograph.cli.options import (
     MOST_PRIORITY,
+    Absent,
     AllowHttp,
     Broker,
     Constrained,
@@ -21,6 +22,7 @@ from kosmograph.cli.options import (
     MaxNewTokens,
     MinNewTokens,
     Model,
+    NoMirror,
     NoRepeatNgramSize,
     Phrases,
     PlainQuestions,
@@ -28,6 +30,7 @@ from kosmograph.cli.options import (
     Regions,
     Revision,
     Tasks,
+    Verify,
 )
 from schemas.uris import printable
 
@@ -69,6 +72,9 @@ def annotate(
     min_new_tokens: MinNewTokens = None,
     no_repeat_ngram_size: NoRepeatNgramSize = None,
     constrained: Constrained = False,
+    verify: Verify = False,
+    no_mirror: NoMirror = False,
+    absent: Absent = None,
     model: Model = None,
     revision: Revision = None,
     dtype: DtypeHere = None,
@@ -110,6 +116,7 @@ def annotate(
         revision=revision,
         dtype=dtype,
         decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
+        **_verification(verify, no_mirror, absent),
         job=job,
         exact=exact,
         priority=priority,
@@ -135,6 +142,9 @@ def submit(
     min_new_tokens: MinNewTokens = None,
     no_repeat_ngram_size: NoRepeatNgramSize = None,
     constrained: Constrained = False,
+    verify: Verify = False,
+    no_mirror: NoMirror = False,
+    absent: Absent = None,
     model: Model = None,
     revision: Revision = None,
     dtype: Dtype = None,
@@ -168,6 +178,7 @@ def submit(
         revision=revision,
         dtype=dtype,
         decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
+        **_verification(verify, no_mirror, absent),
         job=job,
         exact=exact,
         priority=priority,
@@ -192,6 +203,9 @@ def try_(
     min_new_tokens: MinNewTokens = None,
     no_repeat_ngram_size: NoRepeatNgramSize = None,
     constrained: Constrained = False,
+    verify: Verify = False,
+    no_mirror: NoMirror = False,
+    absent: Absent = None,
     model: Model = None,
     revision: Revision = None,
     dtype: DtypeHere = None,
@@ -218,6 +232,7 @@ def try_(
         revision=revision,
         dtype=dtype,
         decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
+        **_verification(verify, no_mirror, absent),
     )
     raise typer.Exit(try_images(request, settings, save=save, raw=not cleanup, as_json=as_json))
 
@@ -246,6 +261,15 @@ def _decoding(
         "constrained": constrained or None,
     }
     return {name: value for name, value in flags.items() if value is not None}
+
+
+def _verification(verify: bool, no_mirror: bool, absent: list[str] | None) -> dict[str, Any]:
+    from schemas.errors import UsageError
+    from schemas.verification import MIRROR, PHRASES
+
+    if (no_mirror or absent) and not verify:
+        raise UsageError(f"{'--no-mirror' if no_mirror else '--absent'} is a part of --verify: give that as well")
+    return {"verify": (PHRASES if no_mirror else MIRROR) if verify else "", "absent": tuple(absent or ())}
 
 
 def _filters(include: list[str] | None, exclude: list[str] | None, all_files: bool) -> Any:

@@ -48,7 +48,7 @@ class Job:
         return self.images * self.recipes - self.settled
 
 
-RECIPES = Rows(recipes, ("hash", "task", "prompt", "model", "revision", "spec"))
+RECIPES = Rows(recipes, ("hash", "task", "prompt", "model", "revision", "spec", "verify"))
 RECIPE_IDS = select(recipes.c.hash, recipes.c.id).where(recipes.c.hash.in_(VALUES))
 OF_JOB = (
     select(recipes.c.id, recipes.c.spec)
@@ -121,7 +121,7 @@ def recipes_of(connection: Connection, job_id: int) -> dict[int, Recipe]:
 
 def store_recipes(connection: Connection, wanted: Sequence[Recipe]) -> list[int]:
     """The row ids of these recipes, each once, which are stored if they are new."""
-    rows = {(one.id, one.task, one.prompt, one.model, one.revision, one.canonical) for one in wanted}
+    rows = {(one.id, one.task, one.prompt, one.model, one.revision, one.canonical, one.verify) for one in wanted}
     RECIPES.insert(connection, sorted(rows))
     ids: dict[str, int] = dict(map(tuple, rows_where(connection, RECIPE_IDS, [recipe.id for recipe in wanted])))
     return list(dict.fromkeys(ids[recipe.id] for recipe in wanted))

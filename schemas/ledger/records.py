@@ -16,7 +16,7 @@ from schemas.inputs import Inputs
 from schemas.items import image_key
 from schemas.ledger.bulk import VALUES, KeyedRows, Rows, copy_rows, plain
 from schemas.ledger.known import Key
-from schemas.results import Annotation, Settled
+from schemas.results import Annotation, Belief, Settled
 from schemas.tables import annotations, boxes, contents, entities, images, inputs, unix_now
 
 MOST_INDEXED = 600
@@ -48,7 +48,8 @@ ANNOTATIONS = KeyedRows(
         annotations,
         (
             *("content_id", "recipe_id", "input", "caption", "raw_text"),
-            *("finish_reason", "tokens", "mean_logprob", "runtime", "prompt"),
+            *("finish_reason", "tokens", "mean_logprob", "runtime"),
+            *("prompt", "absent_phrase", "yes_bias", "absent_score"),
         ),
         computed={"created_at": unix_now()},
         returning=("content_id", "recipe_id", "input", "id"),
@@ -65,8 +66,11 @@ ENTITIES = Rows(
     lambda it: it,
 )
 BOXES = Rows(
-    boxes, ("annotation_id", "entity", "ordinal", "x1", "y1", "x2", "y2", "area", "score", "valid"), lambda it: it
+    boxes,
+    ("annotation_id", "entity", "ordinal", "x1", "y1", "x2", "y2", "area", "score", "valid", *Belief._fields),
+    lambda it: it,
 )
+NOTHING_KNOWN = Belief()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,9 @@ def _annotation_row(key: Key, annotation: Annotation) -> tuple[Any, ...]:
         annotation.mean_logprob,
         plain(annotation.runtime),
         annotation.prompt,
+        annotation.absent_phrase,
+        annotation.yes_bias,
+        annotation.absent_score,
     )
 
 
@@ -140,14 +147,15 @@ def _store_entities(connection: Connection, made: dict[int, Annotation]) -> None
     entity_rows: list[tuple[Any, ...]] = []
     box_rows: list[tuple[Any, ...]] = []
     for id_, annotation in sorted(made.items()):
-        scored = zip(annotation.grounding.entities, annotation.scores, strict=True)
-        for number, (entity, scores) in enumerate(scored):
+        known = annotation.beliefs or [[NOTHING_KNOWN] * len(scores.boxes) for scores in annotation.scores]
+        scored = zip(annotation.grounding.entities, annotation.scores, known, strict=True)
+        for number, (entity, scores, beliefs) in enumerate(scored):
             phrase = plain(entity.phrase)
             norm = phrase_norm(phrase)[:MOST_INDEXED]
             span = (entity.start, entity.end)
             entity_rows.append((id_, number, phrase, norm, *span, scores.phrase, head_of(norm)))
-            for ordinal, (box, score) in enumerate(zip(entity.boxes, scores.boxes, strict=True)):
+            for ordinal, (box, score, belief) in enumerate(zip(entity.boxes, scores.boxes, beliefs, strict=True)):
                 place = (id_, number, ordinal)
-                box_rows.append((*place, box.x1, box.y1, box.x2, box.y2, box.area, score, box.valid))
+                box_rows.append((*place, box.x1, box.y1, box.x2, box.y2, box.area, score, box.valid, *belief))
     copy_rows(connection, ENTITIES, entity_rows)
     copy_rows(connection, BOXES, box_rows)
