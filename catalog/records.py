@@ -153,16 +153,12 @@ def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Enti
             before, boxes = (id_, ordinal), []
             found[id_].append(Entity(ordinal, phrase, norm, head, start, end, score, boxes))
         if box[0] is not None:
-            boxes.append(_box(*box))
+            boxes.append(_box(box))
     return found
 
 
-def _box(x1: float, y1: float, x2: float, y2: float, area: float, score: float | None, valid: Any, *more: Any) -> Box:
-    """The box of a row: its corners, the edges that are expected, their uncertainty, and what is believed of it."""
-    expected, sigma = more[:4], more[4:8]
-    return Box(
-        *(x1, y1, x2, y2, area, score, bool(valid)),
-        None if None in expected else expected,
-        None if None in sigma else sigma,
-        *more[8:],
-    )
+def _box(row: Sequence[Any]) -> Box:
+    """The box of a row: as far as `valid`, the edges that are expected, their uncertainty, and what is believed."""
+    expected = None if row[7] is None else (row[7], row[8], row[9], row[10])
+    sigma = None if row[11] is None else (row[11], row[12], row[13], row[14])
+    return Box._make((*row[:6], bool(row[6]), expected, sigma, *row[15:]))

@@ -1,11 +1,9 @@
 """`calibrate` from drawings to trust, as a person does it: with the demo model, and the boxes that were drawn."""
 
 import json
-import sqlite3
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,6 @@ def drawn(new_kosmograph: Callable[[], Kosmograph]) -> Kosmograph:
     (line.folder / "boxes.json").write_text(json.dumps(draw(line.folder / "drawings")))
     done = line.annotate("drawings", "--model", "demo", "--job", "job")
     assert done.code == 0, done.err
-    with closing(sqlite3.connect(line.folder / "kosmograph.db")) as connection, connection:
-        connection.execute("UPDATE boxes SET evidence = COALESCE(evidence, score * score)")
     return line
 
 
