@@ -6,13 +6,19 @@ from typing import Any, NamedTuple
 
 from catalog.reader import Reader
 from catalog.search import Hit, Match, Search, every_hit
+from schemas.grounding import Corners
+from schemas.trust import trust
 
 AT_ONCE = 1_000
 """Records that stand in memory at once while they are streamed."""
 
 
 class Box(NamedTuple):
-    """A box as fractions of the upright picture, with its score; not `valid` where the model gave it inverted."""
+    """A box as fractions of the upright picture, with its score; not `valid` where the model gave it inverted.
+
+    expected and sigma are edges in the order of the corners: where the model's distribution has them on the average,
+    and how unsure it is of each. What is None was not looked into, or the annotation is older than that.
+    """
 
     x1: float
     y1: float
@@ -21,6 +27,16 @@ class Box(NamedTuple):
     area: float
     score: float | None
     valid: bool
+    expected: Corners | None = None
+    sigma: Corners | None = None
+    presence: float | None = None
+    agreement: float | None = None
+    mirror_agreement: float | None = None
+    naming: float | None = None
+    plausibility: float | None = None
+    doubts: str | None = None
+    evidence: float | None = None
+    trust: float | None = None
 
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The corners in pixels of the upright picture, rounded as the view `groundings` does."""
@@ -117,8 +133,14 @@ def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Enti
     """The entities of annotations, each with its boxes."""
     query = f"""
         SELECT e.annotation_id, e.ordinal, e.phrase, e.phrase_norm, e.head, e.span_start, e.span_end, e.score,
-               b.x1, b.y1, b.x2, b.y2, b.area, b.score, b.valid
+               b.x1, b.y1, b.x2, b.y2, b.area, b.score, b.valid,
+               b.expected_x1, b.expected_y1, b.expected_x2, b.expected_y2,
+               b.sigma_x1, b.sigma_y1, b.sigma_x2, b.sigma_y2,
+               b.presence, b.agreement, b.mirror_agreement, b.naming, b.plausibility, b.doubts, b.evidence,
+               {trust("b", "r")}
         FROM entities e
+        JOIN annotations a ON a.id = e.annotation_id
+        JOIN recipes r ON r.id = a.recipe_id
         LEFT JOIN boxes b ON b.annotation_id = e.annotation_id AND b.entity = e.ordinal
         WHERE e.annotation_id {reader.in_list("ids")}
         ORDER BY e.annotation_id, e.ordinal, b.ordinal"""
@@ -131,6 +153,12 @@ def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Enti
             before, boxes = (id_, ordinal), []
             found[id_].append(Entity(ordinal, phrase, norm, head, start, end, score, boxes))
         if box[0] is not None:
-            box[-1] = bool(box[-1])
-            boxes.append(Box(*box))
+            boxes.append(_box(box))
     return found
+
+
+def _box(row: Sequence[Any]) -> Box:
+    """The box of a row: as far as `valid`, the edges that are expected, their uncertainty, and what is believed."""
+    expected = None if row[7] is None else (row[7], row[8], row[9], row[10])
+    sigma = None if row[11] is None else (row[11], row[12], row[13], row[14])
+    return Box._make((*row[:6], bool(row[6]), expected, sigma, *row[15:]))

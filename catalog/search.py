@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from catalog.cursors import packed
 from catalog.phrases import phrase_named
 from catalog.reader import Reader
-from catalog.statement import PLACES, Statement
+from catalog.statement import BOUNDS, PLACES, Statement
 from schemas.errors import UsageError
 from schemas.relations import RELATIONS
 from schemas.uris import storable
@@ -21,8 +21,8 @@ class Search:
     phrases: what it shows, in the words of catalog/phrases.py.
     relations: how a box of the first phrase (without one, any box) lies to a box of another phrase: a name in
         `schemas.relations.RELATIONS`, and that phrase.
-    min_score, max_score, min_area, max_area, place: of that box; areas are fractions of the picture, places the words
-        of `PLACES`, joined as in `top-left`.
+    min_score, max_score, min_area, max_area, min_trust, max_trust, place: of that box; areas are fractions of the
+        picture, places the words of `PLACES`, joined as in `top-left`.
     job, task, model: whose annotations are looked at; all jobs' without one.
     """
 
@@ -33,6 +33,8 @@ class Search:
     max_score: float | None = None
     min_area: float | None = None
     max_area: float | None = None
+    min_trust: float | None = None
+    max_trust: float | None = None
     place: str = ""
     job: str = ""
     task: str = ""
@@ -64,8 +66,8 @@ class Search:
     @property
     def marks_boxes(self) -> bool:
         """Whether boxes are asked for, so that an image is found by some of its own."""
-        bounds = (self.min_score, self.max_score, self.min_area, self.max_area)
-        return bool(self.phrases or self.relations or self.place) or any(bound is not None for bound in bounds)
+        bounded = any(getattr(self, bound) is not None for bound in BOUNDS)
+        return bool(self.phrases or self.relations or self.place) or bounded
 
 
 class Hit(NamedTuple):

@@ -16,6 +16,7 @@ from catalog.reader import Reader
 from catalog.words import Term, match_of, terms_of, tsquery_of, words_of
 from schemas.caption_search import TABLE
 from schemas.relations import relation
+from schemas.trust import trust
 
 if TYPE_CHECKING:
     from catalog.search import Hit, Search
@@ -33,11 +34,17 @@ PLACES = {
     "center": "{0}.x1 + {0}.x2 BETWEEN 2 / 3.0 AND 4 / 3.0 AND {0}.y1 + {0}.y2 BETWEEN 2 / 3.0 AND 4 / 3.0",
 }
 """Thirds of the picture, by where the centre of a box lies."""
+TRUST = f"""(
+    SELECT {trust("{0}", "r")}
+    FROM annotations w JOIN recipes r ON r.id = w.recipe_id WHERE w.id = {{0}}.annotation_id)"""
+"""Looked for only where it is asked for: it takes some rows of other tables for each box."""
 BOUNDS = {
     "min_score": "{0}.score >=",
     "max_score": "{0}.score <=",
     "min_area": "{0}.area >=",
     "max_area": "{0}.area <=",
+    "min_trust": f"{TRUST} >=",
+    "max_trust": f"{TRUST} <=",
 }
 LAST_CHARACTER = chr(0x10FFFF)
 PHRASE = "n.phrase_norm"

@@ -16,7 +16,7 @@ from kosmograph.output import say, say_json, say_table, warn
 from schemas.errors import KosmographError
 from schemas.settings import load_settings
 
-COLUMNS = ("image", "uri", "found", "score", "area", "caption")
+COLUMNS = ("image", "uri", "found", "score", "trust", "area", "caption")
 
 
 def find(
@@ -78,17 +78,19 @@ def _say(records: Sequence[Record], matches: Collection[Match], cursor: str) -> 
     rows = []
     for record in records:
         found = _found(record, matches)
-        phrases = ", ".join(dict.fromkeys(phrase for phrase, _, _ in found))
-        best = max(found, key=lambda one: one[1] or 0.0, default=("", None, None))
+        phrases = ", ".join(dict.fromkeys(phrase for phrase, *_ in found))
+        best = max(found, key=lambda one: one[1] or 0.0, default=("", None, None, None))
         rows.append((record.image_id, record.uri, phrases, *best[1:], record.caption))
     say_table(COLUMNS, rows)
     if cursor:
         warn(f"there are more; --after {cursor} goes on, --limit N shows more at once")
 
 
-def _found(record: Record, matches: Collection[Match]) -> list[tuple[str, float | None, float]]:
-    """Phrase, score and area of each box that the record was found for."""
-    return [(entity.phrase, box.score, box.area) for entity in found_in(record, matches) for box in entity.boxes]
+def _found(record: Record, matches: Collection[Match]) -> list[tuple[str, float | None, float | None, float]]:
+    """Phrase, score, trust and area of each box that the record was found for."""
+    return [
+        (entity.phrase, box.score, box.trust, box.area) for entity in found_in(record, matches) for box in entity.boxes
+    ]
 
 
 def _document(record: Record, matches: Collection[Match]) -> dict[str, Any]:
@@ -111,6 +113,8 @@ def _document(record: Record, matches: Collection[Match]) -> dict[str, Any]:
                 "area": box.area,
                 "valid": box.valid,
                 "found": Match(record.annotation_id, entity.ordinal, number) in matches,
+                "trust": box.trust,
+                "doubts": box.doubts,
             }
             for entity in record.entities
             for number, box in enumerate(entity.boxes)

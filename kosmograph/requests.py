@@ -12,12 +12,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from kosmograph.output import warn
 from kosmograph.prompts import Prompts
 from producer.registration import Totals, register_sources
 from producer.sources import Filters, Item, Source, forget_spools, open_sources
+from schemas.calibration import FILE, read_calibrations
 from schemas.database import Database
-from schemas.errors import SourceError, UsageError
+from schemas.errors import SetupError, SourceError, UsageError
 from schemas.ledger import jobs
+from schemas.ledger.calibrations import add_calibrations
 from schemas.ledger.jobs import Job
 from schemas.recipes import MAX_NEW_TOKENS, PREPROCESSING, PREPROCESSING_EXACT, Decoding, Recipe
 from schemas.roots import Roots, outermost
@@ -193,7 +196,7 @@ def open_job(
     recipes: Sequence[Recipe],
     settings: Settings,
 ) -> OpenedJob:
-    """The job, made or reopened, with the words of its listing."""
+    """The job, made or reopened, with the words of its listing, and the calibrations that its model brings."""
     words: dict[str, object] = {
         "sources": [source.spec for source in sources],
         "include": request.filters.include,
@@ -213,7 +216,30 @@ def open_job(
         priority=request.priority,
         strict=request.strict,
     )
+    _take_calibrations(database, request.model, recipes)
     return OpenedJob(job, sources, recipes, request, settings)
+
+
+def _take_calibrations(database: Database, model: str, recipes: Sequence[Recipe]) -> None:
+    """Store those in the model's folder, as far as they are of these weights and the database has none of their kind.
+
+    What is wrong with the file is said, and stops nothing: trust is the evidence without it.
+    """
+    from worker.revision import folder_of
+
+    folder = folder_of(model)
+    if folder is None or not (folder / FILE).is_file():
+        return
+    try:
+        brought = read_calibrations(folder / FILE)
+    except SetupError as error:
+        warn(f"{error}; without it, trust is not calibrated")
+        return
+    ours = {(recipe.model, recipe.revision) for recipe in recipes}
+    fitting = [one for one in brought if (one.model, one.revision) in ours]
+    if len(fitting) < len(brought):
+        warn(f"{folder / FILE} is of another model or of other weights, and left out; make it again with calibrate")
+    add_calibrations(database, fitting)
 
 
 def _first_item(source: Source) -> Item | None:

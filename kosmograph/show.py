@@ -66,6 +66,8 @@ def _say(one: dict[str, Any]) -> None:
     say(f"  {printable(one['caption'])}")
     for box in one["boxes"]:
         score = "" if box["score"] is None else f"  score {box['score']:.2f}"
+        trust = "" if box["trust"] is None else f"  trust {box['trust']:.2f}"
+        doubts = f"  doubts: {printable(box['doubts'].replace(',', ', '))}" if box["doubts"] else ""
         flag = "" if box["valid"] else "  (not a box: its corners are the wrong way round)"
         corners = ", ".join(str(box[name]) for name in ("px1", "py1", "px2", "py2"))
-        say(f"    {printable(box['phrase']) or '(no phrase)'}: pixels ({corners}){score}{flag}")
+        say(f"    {printable(box['phrase']) or '(no phrase)'}: pixels ({corners}){score}{trust}{doubts}{flag}")

@@ -10,9 +10,10 @@ def trust(box: str, recipe: str) -> str:
     A calibration is piecewise linear: each knot says how it goes on from there to the next one.
     """
     calibrated = f"""(
-        SELECT t.trust + t.slope * ({box}.evidence - t.evidence)
-        FROM calibrations q CROSS JOIN calibration_knots t
-        WHERE q.model = {recipe}.model AND q.revision = {recipe}.revision AND q.task = {recipe}.task
-              AND q.verify = {recipe}.verify AND t.calibration_id = q.id AND t.evidence <= {box}.evidence
-        ORDER BY t.evidence DESC LIMIT 1)"""
+        SELECT knot.trust + knot.slope * ({box}.evidence - knot.evidence)
+        FROM calibrations fit CROSS JOIN calibration_knots knot
+        WHERE fit.model = {recipe}.model AND fit.revision = {recipe}.revision AND fit.task = {recipe}.task
+              AND fit.verify = {recipe}.verify AND knot.calibration_id = fit.id
+              AND knot.evidence <= {box}.evidence
+        ORDER BY knot.evidence DESC LIMIT 1)"""
     return f"COALESCE({calibrated}, {box}.evidence)"

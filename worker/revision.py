@@ -60,10 +60,9 @@ def resolve(model: str, revision: str | None = None, dtype: str | None = None, d
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}; known are {', '.join(DTYPES)}")
     dtype = dtype or _default_dtype(model, device)
-    folder = Path(str(files("worker") / "demo")) if model == DEMO else Path(os.path.expanduser(model))
-    if not folder.is_dir():
+    folder = folder_of(model)
+    if folder is None:
         return ModelRef(model, _commit(model, revision), None, dtype)
-    folder = folder.resolve()
     try:
         found = folder_revision(folder)
     except OSError as error:
@@ -71,6 +70,14 @@ def resolve(model: str, revision: str | None = None, dtype: str | None = None, d
     if revision not in (None, found):
         raise SetupError(f"{folder} is now {found}, not {revision}: give the folder as it was, or no --revision")
     return ModelRef(folder.name, found, folder, dtype)
+
+
+def folder_of(model: str) -> Path | None:
+    """The folder of a local model; None for one of the hub, and for `null`."""
+    if model == NULL:
+        return None
+    folder = Path(str(files("worker") / "demo")) if model == DEMO else Path(os.path.expanduser(model))
+    return folder.resolve() if folder.is_dir() else None
 
 
 def _default_dtype(model: str, device: str | None) -> str:

@@ -203,6 +203,16 @@ def document(record: Record) -> Mapping[str, Any]:
                         "area": box.area,
                         "score": box.score,
                         "valid": box.valid,
+                        "expected": box.expected,
+                        "sigma": box.sigma,
+                        "presence": box.presence,
+                        "agreement": box.agreement,
+                        "mirror_agreement": box.mirror_agreement,
+                        "naming": box.naming,
+                        "plausibility": box.plausibility,
+                        "doubts": box.doubts,
+                        "evidence": box.evidence,
+                        "trust": box.trust,
                     }
                     for box in entity.boxes
                 ],

@@ -90,6 +90,7 @@ def _annotations(record: Record, categories: Categories, first: int) -> Iterator
             "segmentation": [],
             "iscrowd": 0,
             "score": box.score,
+            "trust": box.trust,
             "phrase": entity.phrase,
             "task": record.task,
         }

@@ -19,7 +19,15 @@ def schema() -> Any:
     """The columns, as `base.document` names them."""
     arrow = pyarrow()
     text, real, whole = arrow.string(), arrow.float64(), arrow.int64()
-    box = dict.fromkeys(("x1", "y1", "x2", "y2", "area", "score"), real) | {"valid": arrow.bool_()}
+    belief = ("presence", "agreement", "mirror_agreement", "naming", "plausibility")
+    box = {
+        **dict.fromkeys(("x1", "y1", "x2", "y2", "area", "score"), real),
+        "valid": arrow.bool_(),
+        **dict.fromkeys(("expected", "sigma"), arrow.list_(real)),
+        **dict.fromkeys(belief, real),
+        "doubts": text,
+        **dict.fromkeys(("evidence", "trust"), real),
+    }
     entity = {
         "phrase": text,
         "phrase_norm": text,

@@ -15,6 +15,8 @@ NUMBERS = {
     "max_score": "a score of at most",
     "min_area": "an area of at least",
     "max_area": "an area of at most",
+    "min_trust": "a trust of at least",
+    "max_trust": "a trust of at most",
 }
 MOST_PHRASES = 12
 

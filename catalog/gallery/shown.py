@@ -97,6 +97,11 @@ class Shown:
         return printable(self.record.caption)
 
     @property
+    def has_trust(self) -> bool:
+        """Whether it is known of any of the boxes."""
+        return any(box.trust is not None for entity in self.record.entities for box in entity.boxes)
+
+    @property
     def labels(self) -> Sequence[Label]:
         """The boxes' labels: those of the first phrases have the best places."""
         return list(_labels(sorted(self.boxes, key=lambda box: box.entity), self.frame))
@@ -162,8 +167,9 @@ def _label(entity: Entity, box: Box) -> str:
 def _about(entity: Entity, box: Box) -> str:
     """What a screen reader says of a box."""
     score = "" if box.score is None else f", score {box.score:.2f}"
+    trust = "" if box.trust is None else f", trust {box.trust:.2f}"
     warning = "" if box.valid else ", not a valid box"
-    return f"{printable(entity.phrase) or 'no phrase'}{score}, {box.area:.0%} of the picture{warning}"
+    return f"{printable(entity.phrase) or 'no phrase'}{score}{trust}, {box.area:.0%} of the picture{warning}"
 
 
 def _labels(boxes: Sequence[ShownBox], frame: Frame) -> Iterator[Label]:

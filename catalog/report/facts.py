@@ -89,7 +89,7 @@ class BoxFacts:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All that is counted for a report."""
+    """All that is counted for a report. `trust` is of valid boxes, as their scores; `untrusted` have none."""
 
     job: JobFacts
     annotated_images: int
@@ -103,4 +103,6 @@ class Figures:
     boxes: BoxFacts
     phrase_scores: Sequence[int]
     unscored_phrases: int
+    trust: Sequence[int]
+    untrusted: int
     heat: Sequence[Sequence[int]]

@@ -15,6 +15,7 @@ from catalog.queries import progress_of, recipes_of, require_job
 from catalog.reader import Reader
 from catalog.report.facts import BoxFacts, CaptionFacts, FailureFacts, Figures, JobFacts, Named, Pair, Rate
 from schemas.grounding import GRID
+from schemas.trust import trust
 from schemas.views import NOW
 
 SCORE_BINS = 20
@@ -60,6 +61,8 @@ def figures_of(reader: Reader, name: str, told: Callable[[str], None] = lambda _
     boxes = count.boxes()
     told("scores of phrases")
     phrase_scores, unscored = count.phrase_scores()
+    told("trust in boxes")
+    trust, untrusted = count.trust()
     told("where boxes fall")
     heat = count.heat()
     return Figures(
@@ -75,11 +78,13 @@ def figures_of(reader: Reader, name: str, told: Callable[[str], None] = lambda _
         boxes=boxes,
         phrase_scores=phrase_scores,
         unscored_phrases=unscored,
+        trust=trust,
+        untrusted=untrusted,
         heat=heat,
     )
 
 
-STEPS = 9
+STEPS = 10
 """How often `told` is called."""
 
 
@@ -195,6 +200,19 @@ class _Count:
                 WHERE {_ANNOTATED} GROUP BY 1"""):
             scores[score] = number
         return _scored(scores)
+
+    def trust(self) -> tuple[list[int], int]:
+        """Valid boxes by trust, as by score, and how many have none."""
+        counts = [0] * (_UNSCORED + 1)
+        for place, number in self._rows(f"""
+                SELECT COALESCE({self._floor(f"t.trust * {SCORE_BINS}")}, {_UNSCORED}), COUNT(*)
+                FROM (SELECT {trust("b", "r")} AS trust FROM outcomes o
+                      JOIN recipes r ON r.id = o.recipe_id
+                      JOIN boxes b ON b.annotation_id = o.annotation_id
+                      WHERE {_ANNOTATED} AND b.valid LIMIT {_ALL}) t
+                GROUP BY 1"""):
+            counts[place] = number
+        return _scored(counts)
 
     def heat(self) -> list[list[int]]:
         """How many valid boxes lie on each cell of the grid, or on a part of it: rows from the top.

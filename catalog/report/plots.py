@@ -134,13 +134,14 @@ def lengths_chart(id_: str, title: str, unit: str, counts: Mapping[int, int]) ->
     return _chart(id_, title, f"{unit} in a caption{steps}", "captions", told, bins, ["plain"], ticks, columns, rows)
 
 
-def scores_chart(id_: str, title: str, unit: str, counts: Sequence[int], note: str) -> Chart:
-    """How many boxes or phrases have which score."""
+def scores_chart(id_: str, title: str, unit: str, counts: Sequence[int], note: str, *, of: str = "score") -> Chart:
+    """How many boxes or phrases have which score, or which trust."""
     bins = [Bin(f"{place / SCORE_BINS:.2f}–{(place + 1) / SCORE_BINS:.2f}", [n]) for place, n in enumerate(counts)]
     ticks = [(place * SCORE_BINS / 5, f"{place / 5:.1f}") for place in range(6)]
-    told = f"{plural(sum(counts), 'score')}{note}."
-    columns = ["score", unit]
-    return _chart(id_, title, "score, in steps of 0.05", unit, told, bins, ["plain"], ticks, columns, _rows(bins))
+    counted = plural(sum(counts), "score") if of == "score" else plural(sum(counts), "box", unit)
+    told = f"{counted}{note}."
+    columns = [of, unit]
+    return _chart(id_, title, f"{of}, in steps of 0.05", unit, told, bins, ["plain"], ticks, columns, _rows(bins))
 
 
 def areas_chart(counts: Sequence[int]) -> Chart:

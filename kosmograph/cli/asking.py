@@ -51,6 +51,10 @@ def _asked(
     max_score: Annotated[float | None, _bound("--max-score", "At most S.")] = None,
     min_area: Annotated[float | None, _bound("--min-area", "Its box covers at least this part of the picture.")] = None,
     max_area: Annotated[float | None, _bound("--max-area", "At most this part.")] = None,
+    min_trust: Annotated[
+        float | None, _bound("--min-trust", "Its box is to be trusted at least so far, of 1: see calibrate.")
+    ] = None,
+    max_trust: Annotated[float | None, _bound("--max-trust", "At most so far.")] = None,
     place: Annotated[
         str, typer.Option("--place", metavar="PLACE", help="Where its box lies: left, top-right, center.")
     ] = "",
@@ -73,6 +77,8 @@ def _asked(
         "max_score": max_score,
         "min_area": min_area,
         "max_area": max_area,
+        "min_trust": min_trust,
+        "max_trust": max_trust,
         "place": place,
         "task": task,
         "model": model,

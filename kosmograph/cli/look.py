@@ -42,7 +42,7 @@ def find(
 ) -> None:
     """Find images by what is said of them, and by what lies where in them.
 
-    All that is given must be so. Scores, areas, places and relations are those of boxes of the first --phrase.
+    All that is given must be so. Scores, trust, areas, places and relations are those of boxes of the first --phrase.
 
     Example: kosmograph find --phrase dog --left-of person --min-score 0.6 --sheet dogs.png
     """

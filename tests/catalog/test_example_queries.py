@@ -105,15 +105,17 @@ def test_caption_that_names_a_dog_without_a_box_is_told(ask: Ask, shelve: Shelve
     ]
 
 
-def test_least_certain_groundings_come_first(ask: Ask, shelve: Shelve) -> None:
+def test_least_trusted_groundings_come_first(ask: Ask, shelve: Shelve, database: Database) -> None:
     shelve(
         "job",
-        Picture("s3://b/1", [Thing("a cat", score=0.5), Thing("a mat", score=None)]),
-        Picture("s3://b/2", [Thing("a bat", score=0.25), Thing("a rat", score=0.125, valid=False)]),
+        Picture("s3://b/1", [Thing("a cat", score=0.25), Thing("a mat", score=None)]),
+        Picture("s3://b/2", [Thing("a bat", score=0.5), Thing("a rat", score=0.125, valid=False)]),
     )
+    with database.write() as connection:
+        connection.execute(text("UPDATE boxes SET evidence = 1 - score, doubts = 'frame'"))
     assert ask("Which groundings should") == [
-        {"score": 0.25, "phrase": "a bat", "uri": "s3://b/2"},
-        {"score": 0.5, "phrase": "a cat", "uri": "s3://b/1"},
+        {"trust": 0.5, "score": 0.5, "phrase": "a bat", "doubts": "frame", "uri": "s3://b/2"},
+        {"trust": 0.75, "score": 0.25, "phrase": "a cat", "doubts": "frame", "uri": "s3://b/1"},
     ]
 
 

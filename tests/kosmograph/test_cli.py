@@ -34,7 +34,7 @@ LISTING = {
     "--allow-http",
 }
 RELATIONS = {"--left-of", "--right-of", "--above", "--below", "--inside", "--overlaps", "--near"}
-BOUNDS = {"--min-score", "--max-score", "--min-area", "--max-area"}
+BOUNDS = {"--min-score", "--max-score", "--min-area", "--max-area", "--min-trust", "--max-trust"}
 FILTERS = {"--phrase", "--place", "--task", "--model"} | RELATIONS | BOUNDS
 OPTIONS = {
     "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
@@ -55,6 +55,7 @@ OPTIONS = {
     | {"--format", "--out", "--text", "--only-found", "--categories", "--images", "--shard-images", "--shard-bytes"}
     | {"--force", "--allow-http", "--json", "--db"},
     "sql": {"--format", "--timeout", "--limit", "--explain", "--db"},
+    "calibrate": {"--truth", "--job", "--plot", "--save", "--json", "--db"},
     "report": {"--out", "--pictures", "--allow-http", "--db"},
     "serve": {"--host", "--port", "--token", "--allow-http", "--db"},
     "evaluate": MODEL | {"--device", "--dataset", "--images", "--entities", "--limit", "--out", "--json"},

@@ -142,3 +142,31 @@ def test_command_line_asks_for_what_its_options_say(cli: Any, url: str) -> None:
         done = cli("find", *wrong, "--db", url)
         assert done.returncode == 2, wrong
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_trust_is_shown_beside_the_score_and_what_is_old_has_none(
+    url: str, database: Database, capsys: Capture, cli: Any
+) -> None:
+    def shown() -> tuple[str, Any, str, Any]:
+        found(url, phrases=("snowman",), limit=1)
+        table = capsys.readouterr().out
+        found(url, phrases=("snowman",), limit=1, as_json=True)
+        (grounding,) = json.loads(capsys.readouterr().out)["found"][0]["groundings"]
+        options: dict[str, Any] = {"job": None, "save": None, "allow_http": None, "db": url}
+        show_image("s3://job/1.jpg", as_json=False, **options)
+        said = capsys.readouterr().out
+        show_image("s3://job/1.jpg", as_json=True, **options)
+        (box,) = json.loads(capsys.readouterr().out)[0]["boxes"]
+        return table, (grounding["trust"], grounding["doubts"]), said, (box["trust"], box["doubts"], box["agreement"])
+
+    table, grounding, said, box = shown()
+    assert (grounding, box) == ((None, None), (None, None, None))
+    assert "trust" not in said
+    with database.write() as connection:
+        connection.execute(text("UPDATE boxes SET evidence = 0.25, doubts = 'frame,twin', agreement = 0.75"))
+    table, grounding, said, box = shown()
+    assert (grounding, box) == ((0.25, "frame,twin"), (0.25, "frame,twin", 0.75))
+    assert "  score 0.50  trust 0.25  doubts: frame, twin" in said
+    assert "0.25" in table
+    assert len(json.loads(cli("find", "--min-trust", "0.2", "--json", "--db", url).stdout)["found"]) == 2
+    assert cli("find", "--max-trust", "0.2", "--db", url).stdout == "nothing found\n"

@@ -1,16 +1,24 @@
 """What flags ask for becomes recipes, or is refused in one line before anything is looked up."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from kosmograph.prompts import Prompts
-from kosmograph.requests import Request, find_sources, recipes_for, roots_of
+from kosmograph.requests import Request, find_sources, open_job, recipes_for, roots_of
+from schemas.calibration import FILE, Calibration, calibrations_json
+from schemas.database import Database
 from schemas.errors import UsageError
+from schemas.ledger.calibrations import put_calibrations
 from schemas.settings import Settings
+from tests.schemas.test_calibrations import REPORT
+from worker.revision import folder_revision
 
+ROOT = Path(__file__).parents[2]
 BOTH = Prompts(tasks=("brief", "detailed"))
 
 
@@ -64,3 +72,55 @@ def test_files_named_one_by_one_are_looked_at_once_each(tmp_path: Path, monkeypa
     assert len(sources) == 100
     assert len(resolved) < 3 * len(names)
     assert roots_of(request, sources) == [str(tmp_path)]
+
+
+def opened(database: Database, folder: Path) -> None:
+    """A job of the model in a folder, ready to be listed."""
+    request = Request([], Prompts(), str(folder), dtype="float32")
+    settings = Settings(db=database.url.render_as_string(hide_password=False))
+    open_job(database, "job", request, [], recipes_for(request), settings)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the demo model, without what it may bring."""
+    copy = tmp_path / "mine"
+    shutil.copytree(ROOT / "worker" / "demo", copy, ignore=shutil.ignore_patterns(FILE))
+    return copy
+
+
+def brought(folder: Path, **changes: str) -> Calibration:
+    """A calibration for the model in a folder."""
+    named = {"model": folder.name, "revision": folder_revision(folder), "task": "brief", "verify": "", "truth": "t"}
+    return Calibration(**{**named, **changes}, report=REPORT, points=((0, 0.25), (1, 0.75)))  # type: ignore[arg-type]
+
+
+def stored(database: Database) -> set[tuple[str, ...]]:
+    with database.read() as connection:
+        return {tuple(row) for row in connection.execute(text("SELECT task, verify, truth FROM calibrations"))}
+
+
+def test_job_takes_the_calibrations_that_its_model_brings_and_no_others(
+    database: Database, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = brought(folder, task="phrase", verify="mirror-1")
+    wrong = [brought(folder, revision="r"), brought(folder, model="theirs")]
+    put_calibrations(database, [brought(folder, truth="mine")])
+    (folder / FILE).write_text(calibrations_json([brought(folder), other, *wrong]))
+    opened(database, folder)
+    assert stored(database) == {("brief", "", "mine"), ("phrase", "mirror-1", "t")}
+    assert "is of another model or of other weights, and left out" in capsys.readouterr().err
+    (folder / FILE).write_text(calibrations_json([other]))
+    opened(database, folder)
+    assert capsys.readouterr().err == ""
+
+
+def test_broken_calibration_of_a_model_is_said_and_stops_no_job(
+    database: Database, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / FILE).write_text("{")
+    opened(database, folder)
+    assert stored(database) == set()
+    told = capsys.readouterr().err
+    assert "holds no calibration" in told
+    assert len(told.splitlines()) == 1

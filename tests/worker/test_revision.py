@@ -13,6 +13,7 @@ from pathlib import Path
 import huggingface_hub.constants as hub_constants
 import pytest
 
+from schemas.calibration import FILE
 from schemas.errors import SetupError, UsageError
 from worker.revision import SAMPLE_BYTES, ModelRef, folder_revision, resolve
 
@@ -88,6 +89,7 @@ def test_revision_ignores_what_does_not_shape_the_output(folder: Path) -> None:
     before = folder_revision(folder)
     (folder / "README.md").write_text("a card")
     (folder / "generation_config.json").unlink()
+    (folder / FILE).write_text("what `calibrate --save` writes")
     assert folder_revision(folder) == before
 
 
