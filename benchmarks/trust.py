@@ -4,9 +4,9 @@
     python -m benchmarks.trust --seed 9002 [--drawings 1000] [--keep FOLDER]
 
 Each drawing is captioned, and asked for every thing that is on it and for two that are not, half of which share their
-colour or shape with something there. A box is right with an IoU of 0.5 or more with a thing of that name. All of it goes
-through the commands: `annotate` with and without --verify, `calibrate`, and SQL. Beside it, whether the expected boxes
-(the mean of the location distribution around the chosen cell) lie nearer to the truth than those of the grid.
+colour or shape with something there. A box is right with an IoU of 0.5 or more with a thing of that name. All of it
+goes through the commands: `annotate` with and without --verify, `calibrate`, and SQL. Beside it, whether the expected
+boxes (the mean of the location distribution around the chosen cell) lie nearer to the truth than those of the grid.
 """
 
 import argparse
@@ -46,7 +46,9 @@ def main() -> None:
         db = f"sqlite:///{folder / 'trust.db'}"
         for name, flags in MANNERS.items():
             prompts = ["--task", "brief", "--phrase", "column:phrase"]
-            kosmograph("annotate", f"@{folder / 'asked.jsonl'}", "--model", "demo", "--job", name, *prompts, *flags, db=db)
+            kosmograph(
+                "annotate", f"@{folder / 'asked.jsonl'}", "--model", "demo", "--job", name, *prompts, *flags, db=db
+            )
         print(f"{given.drawings} drawings of seed {given.seed}")
         tell(*judged(db, json.loads((folder / "truth.json").read_text())))
         save = ["--save", str(given.save)] if given.save else []
