@@ -66,14 +66,17 @@ def pause(name: str, db: str | None) -> int:
     return 0
 
 
-def resume(name: str, db: str | None) -> int:
-    """paused → running."""
+def resume(name: str, db: str | None, *, new_canary: bool = False) -> int:
+    """paused → running; with `new_canary` the next worker's answers are those that count."""
+    from schemas.ledger.canaries import resume_with_new_canaries
     from schemas.ledger.jobs import resume_job
 
     with _job_to_change(name, db) as (database, job):
-        if not resume_job(database, job.id):
+        if not (resume_with_new_canaries if new_canary else resume_job)(database, job.id):
             raise SetupError(f"the job {name!r} is {job.state}; only a paused one can be resumed")
     say(f"{name}: running; a dispatcher feeds it, or the `annotate` command that began it")
+    if new_canary:
+        say("what the next worker says of the canaries counts from now on; what is annotated stays as it is")
     return 0
 
 

@@ -34,7 +34,7 @@ from schemas.verification import ABSENT, ABSENT_DRAWINGS, Manner
 class Request:
     """Everything that makes one job. `decoding` has what was asked for of `Decoding`, for all of its recipes.
 
-    `verify` is a manner of schemas/verification.py; `absent` are the phrases for it, none for those that suit the model.
+    `verify` is a manner of schemas/verification.py; `absent` are its phrases, none: those that suit the model.
     """
 
     sources: Sequence[str]

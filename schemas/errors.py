@@ -6,6 +6,7 @@
     │   ├── SourceError                 a source of images cannot be listed
     │   └── EngineBroken                the model fails on every image: the worker's fault, never an image's
     │       └── DeviceLost              the GPU is lost to this process; another process may have it
+    ├── Drift                           a worker's model says other things than it did: the job pauses, nobody is blamed
     ├── EngineClosed                    the engine ended before the request was done: it may be submitted elsewhere
     └── ImageFailure                    one image failed; the job goes on
         ├── PermanentFailure            recorded now
@@ -83,6 +84,10 @@ class EngineBroken(SetupError):
 
 class DeviceLost(EngineBroken):
     """The GPU is lost to this process, and to nobody else: another process may have it."""
+
+
+class Drift(KosmographError):
+    """A worker's model says other things of the canaries than the recipe's first worker heard: the job pauses."""
 
 
 class EngineClosed(KosmographError):

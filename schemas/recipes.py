@@ -63,8 +63,8 @@ class Recipe(Decoding):
     """One prompt to one model in one manner. Its id is the hash of its canonical JSON.
 
     `input` is the field that each item brings its own value of: `{input}` stands for it in the prompt, once. `verify`
-    is how the model's own boxes are held against it, a manner of schemas/verification.py; `absent` is what it may be asked for then
-    though it is not there.
+    is a manner of schemas/verification.py, in which boxes are held against the model; `absent` is what it may be asked
+    for then though it is not there.
     """
 
     task: str

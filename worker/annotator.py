@@ -17,6 +17,7 @@ from schemas.settings import Settings
 from worker import flow
 from worker.annotation import annotation_of
 from worker.budget import PixelBudget
+from worker.canary import Canaries
 from worker.flow import Flow, Loader
 from worker.generation import Generation, Vocabulary
 
@@ -35,17 +36,22 @@ class Annotator:
     settings: Settings
     runtime: str
     budget: PixelBudget = field(init=False)
+    canaries: Canaries = field(init=False)
 
     def __post_init__(self) -> None:
         self.budget = PixelBudget(self.settings.prefetch_bytes)
+        self.canaries = Canaries(self.database, self.engine, self.runtime)
 
     def annotate(
         self, claim: Claim, stopped: Callable[[], bool] = lambda: False, leaving: Callable[[], bool] = lambda: False
     ) -> Completion:
         """The whole chunk, or after a stop what is finished of it. `leaving`: whether the whole worker is to end.
 
-        Raises SetupError when loader or model are of no use to any image: no image is to blame for it.
+        Raises SetupError when loader or model are of no use to any image, and Drift when the model is not what it was:
+        no image is to blame for it.
         """
+        if not self.canaries.agree(claim.recipes, stopped, leaving):
+            return Completion(later=[Later(claim.items, claim.tries)])
 
         def find(sha256s: list[str]) -> dict[flow.Work, int]:
             return patiently(partial(find_annotations, self.database, sha256s, list(claim.recipes)), stop=leaving)

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from schemas.database import Database, patiently
-from schemas.errors import SetupError
+from schemas.errors import Drift, SetupError
+from schemas.ledger.canaries import pause_for_drift
 from schemas.ledger.dispatch import put_back
 from schemas.ledger.settlement import complete
 from schemas.ledger.work import Claim, abandon_chunk, claim_chunk, release_chunk
@@ -93,6 +94,10 @@ class ChunkTask:
                 self._patiently(partial(release_chunk, self.database, claim))
             else:
                 self._complete(claim, completion)
+        except Drift as drift:
+            log.error("the model is not what it was; the job pauses", chunk=claim.chunk_id, why=str(drift))
+            self._patiently(partial(release_chunk, self.database, claim))
+            self._patiently(partial(pause_for_drift, self.database, claim.job_id, f"on worker {self.name} {drift}"))
         except SetupError as error:  # the worker's fault and not the chunk's: nobody is blamed
             self.broken(error)
             self._patiently(partial(release_chunk, self.database, claim))

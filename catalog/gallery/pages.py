@@ -1,5 +1,6 @@
 """The pages: what is found, one picture, jobs, one job, failures."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,7 +145,7 @@ class Pages:
     async def failures(self, request: Request) -> Response:
         """The failures of a job, by code: what failed, why, and the command that tries again."""
         query = request.query_params
-        job, code, after = query.get("job", ""), query.get("code", ""), _pair(query.get("after", ""))
+        job, code, after = query.get("job", ""), query.get("code", ""), _failure(query.get("after", ""))
         found = await self._readers.ask(self._failures, job, code, after)
         retry = retry_command(job, found["code"], self._db_option)
         return self.page("failures.html", request, job=job, retry=retry, **found)
@@ -154,12 +155,13 @@ class Pages:
         counts = self._counts.of(reader, row)
         return progress_shown(row), [one | {"example": printable(one["example"])} for one in counts]
 
-    def _failures(self, reader: Reader, job: str, code: str, after: tuple[int, int]) -> dict[str, Any]:
+    def _failures(self, reader: Reader, job: str, code: str, after: tuple[int, int, str]) -> dict[str, Any]:
         counts = self._counts.of(reader, questions.progress_in(reader, job))
         code = code or (counts[0]["code"] if counts else "")
         rows = questions.failures_page(reader, job, code, after) if code else []
         page = [row | {"name": name_of(row["uri"])} for row in rows[: questions.FAILURES_AT_ONCE]]
-        more = f"{page[-1]['image_id']}.{page[-1]['recipe_id']}" if len(rows) > len(page) else ""
+        last = page[-1] if len(rows) > len(page) else None
+        more = f"{last['image_id']}.{last['recipe_id']}.{last['input']}" if last else ""
         return {"counts": counts, "code": code, "rows": page, "after": more}
 
     async def failed(self, request: Request, error: Exception) -> Response:
@@ -226,8 +228,10 @@ def _neighbours(reader: Reader, search: Search, hit: Hit) -> dict[str, str]:
     }
 
 
-def _pair(text: str) -> tuple[int, int]:
-    """Image and recipe of a cursor; the beginning for what is none."""
-    first, _, second = text.partition(".")
-    image, recipe = questions.id_in(first), questions.id_in(second)
-    return (0, 0) if image is None or recipe is None else (image, recipe)
+def _failure(text: str) -> tuple[int, int, str]:
+    """Image, recipe and input of a cursor; the beginning for what is none."""
+    image, recipe, brought = (*text.split("."), "", "", "")[:3]
+    place = questions.id_in(image), questions.id_in(recipe)
+    if place[0] is None or place[1] is None or not re.fullmatch("[0-9a-f]*", brought):
+        return 0, 0, ""
+    return place[0], place[1], brought

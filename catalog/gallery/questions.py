@@ -44,9 +44,10 @@ class Version:
 def versions_of(reader: Reader, image_id: int) -> list[Version]:
     """All that there is of an image, annotations first, the oldest first."""
     rows = reader.select(
-        """SELECT o.annotation_id, j.name, r.task, r.prompt, r.model, CASE WHEN NOT o.retrying THEN o.code END,
-        CASE WHEN NOT o.retrying THEN o.message END FROM outcomes o
+        """SELECT o.annotation_id, j.name, r.task, COALESCE(a.prompt, r.prompt), r.model,
+        CASE WHEN NOT o.retrying THEN o.code END, CASE WHEN NOT o.retrying THEN o.message END FROM outcomes o
         JOIN jobs j ON j.id = o.job_id JOIN recipes r ON r.id = o.recipe_id
+        LEFT JOIN annotations a ON a.id = o.annotation_id
         WHERE o.image_id = :image AND NOT o.superseded
         ORDER BY CASE WHEN o.annotation_id IS NULL THEN 1 ELSE 0 END, o.annotation_id, o.job_id""",
         {"image": image_id},
@@ -117,13 +118,13 @@ def _count_failures(reader: Reader, job: str) -> list[dict[str, Any]]:
     return counts
 
 
-def failures_page(reader: Reader, job: str, code: str, after: tuple[int, int]) -> list[dict[str, Any]]:
-    """The failures of a job with a code behind the image and recipe `after`, and one more where there are more."""
+def failures_page(reader: Reader, job: str, code: str, after: tuple[int, int, str]) -> list[dict[str, Any]]:
+    """The failures of a job with a code behind the image, recipe and input `after`, and one more if there are more."""
     return reader.select(
-        f"""SELECT o.image_id, o.recipe_id, i.uri, r.task, o.message, o.tries FROM outcomes o
+        f"""SELECT o.image_id, o.recipe_id, o.input, i.uri, r.task, o.message, o.tries FROM outcomes o
         JOIN jobs j ON j.id = o.job_id JOIN images i ON i.id = o.image_id JOIN recipes r ON r.id = o.recipe_id
         WHERE j.name = :job AND o.code = :code AND NOT o.superseded AND NOT o.retrying
-              AND o.image_id >= :image AND (o.image_id, o.recipe_id) > (:image, :recipe)
-        ORDER BY o.image_id, o.recipe_id LIMIT {FAILURES_AT_ONCE + 1}""",
-        {"job": job, "code": code, "image": after[0], "recipe": after[1]},
+              AND o.image_id >= :image AND (o.image_id, o.recipe_id, o.input) > (:image, :recipe, :input)
+        ORDER BY o.image_id, o.recipe_id, o.input LIMIT {FAILURES_AT_ONCE + 1}""",
+        {"job": job, "code": code, "image": after[0], "recipe": after[1], "input": after[2]},
     ).records

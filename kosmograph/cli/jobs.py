@@ -32,14 +32,20 @@ def pause(job: JobName, db: Db = None) -> None:
     raise typer.Exit(run(job, db))
 
 
-def resume(job: JobName, db: Db = None) -> None:
+def resume(
+    job: JobName,
+    new_canary: Annotated[
+        bool, typer.Option("--new-canary", help="After a drift: what the model says now is right, for all its jobs.")
+    ] = False,
+    db: Db = None,
+) -> None:
     """Let a paused job go on.
 
     Example: kosmograph resume archive-2024
     """
     from kosmograph.control import resume as run
 
-    raise typer.Exit(run(job, db))
+    raise typer.Exit(run(job, db, new_canary=new_canary))
 
 
 def cancel(job: JobName, db: Db = None) -> None:

@@ -7,6 +7,7 @@
     settlement    running → done: the one primitive that completes a chunk
     retries       failed outcomes into new chunks
     breaker       what is the source's fault pauses the job
+    canaries      so does a worker whose model says other things than before
     calibrations  what trust in boxes goes through, for all jobs of a model
 
     known, outcomes, records, states and bulk are parts of these.

@@ -145,13 +145,15 @@ def pause_within(connection: Connection, job_id: int, reason: str) -> bool:
 
 def resume_job(database: Database, job_id: int) -> bool:
     """paused → running, with the breaker's count at nought."""
-    resumed = (
-        update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.state == "paused")
-        .values(state="running", reason=None, source_faults=0)
-    )
     with database.write() as connection:
-        return connection.execute(resumed).rowcount == 1
+        return resume_within(connection, job_id)
+
+
+def resume_within(connection: Connection, job_id: int) -> bool:
+    """`resume_job` as part of a transaction."""
+    paused = (jobs.c.id == job_id, jobs.c.state == "paused")
+    resumed = update(jobs).where(*paused).values(state="running", reason=None, source_faults=0)
+    return connection.execute(resumed).rowcount == 1
 
 
 def set_priority(database: Database, job_id: int, priority: int) -> bool:

@@ -302,6 +302,22 @@ def test_failures_come_page_by_page(shelve: Shelve, gallery: Gallery) -> None:
     assert (len(every), len(set(every)), link(second, 'rel="next"')) == (130, 130, "")
 
 
+def test_failures_of_one_image_come_page_by_page(shelve: Shelve, gallery: Gallery, database: Database) -> None:
+    """One for each of what the rows of a manifest asked of it."""
+    shelve("bad", Picture("s3://bad/1.jpg", code=Code.NOT_FOUND))
+    more = text(
+        """INSERT INTO outcomes (job_id, image_id, recipe_id, input, code, message, settled_at)
+        SELECT job_id, image_id, recipe_id, :input, code, :message, 0 FROM outcomes WHERE input = ''"""
+    )
+    with database.write() as connection:
+        connection.execute(more, [{"input": f"{n:032x}", "message": f"no phrase {n}."} for n in range(129)])
+    client = gallery()
+    first = client.get("/failures?job=bad&code=not_found").text
+    second = client.get(link(first, 'rel="next"')).text
+    every = re.findall(r"no phrase (\d+)\.", first + second)
+    assert (len(every), len(set(every)), link(second, 'rel="next"')) == (129, 129, "")
+
+
 def test_running_job_is_asked_for_again_and_a_finished_one_is_not(zoo: TestClient, database: Database) -> None:
     assert "data-poll" not in zoo.get("/job?name=zoo").text
     with database.write() as connection:

@@ -44,7 +44,7 @@ OPTIONS = {
     "worker": MODEL | {"--db", "--broker", "--device", "--gpus", "--allow-http"},
     "status": {"--watch", "--json", "--db"},
     "pause": {"--db"},
-    "resume": {"--db"},
+    "resume": {"--new-canary", "--db"},
     "cancel": {"--db"},
     "priority": {"--db"},
     "retry": {"--code", "--db"},

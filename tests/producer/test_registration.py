@@ -1,7 +1,9 @@
 """From sources to chunks, on both databases; the listing is cut off wherever it may be."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from producer import registration
 from producer.registration import Totals, register_sources
-from producer.sources import Item, Listed, Skip
+from producer.sources import Filters, Item, Listed, Skip
+from producer.sources.manifest import ManifestSource
 from schemas.database import Database
 from schemas.errors import Code, SourceError
 from schemas.items import unpack_items
@@ -214,3 +217,24 @@ def test_listing_again_leaves_alone_what_has_failed(database: Database) -> None:
     assert settlement.complete(database, claim, Completion(settled), breaker_images=100)
     totals = register_sources(database, open_job(database), [Names(names("a", 2))], chunk_size=2)
     assert (totals.new, totals.known) == (1, 1)
+
+
+def test_listing_that_is_cut_off_within_a_row_goes_on_with_its_next_item(database: Database, tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    rows = [{"uri": f"s3://b/{name}", "what": [f"{name}{number}" for number in range(5)]} for name in "ab"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    phrase = RECIPE.model_copy(update={"prompt": "{phrase}", "input": "phrase"})
+    told = list[Totals]()
+
+    def list_some(stopped: Callable[[], bool]) -> None:
+        source = ManifestSource(path, f"@{path}", Filters(), columns={"phrase": ["what"]})
+        job = jobs.open_job(database, "job", [phrase], listing="{}")
+        register_sources(database, job, [source], chunk_size=3, stopped=stopped, progress=told.append)
+
+    list_some(lambda: len(told) == 1)
+    assert json.loads(jobs.find_job(database, "job").cursor or "") == [0, "1.3", 3]
+    list_some(lambda: False)
+    with database.read() as connection:
+        packed = connection.execute(text("SELECT item_list FROM chunks ORDER BY id")).scalars().all()
+    brought = [(item.uri, json.loads(item.input)["phrase"]) for one in packed for item in unpack_items(one)]
+    assert brought == [(f"s3://b/{name}", f"{name}{number}") for name in "ab" for number in range(5)]

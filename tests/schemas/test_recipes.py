@@ -23,8 +23,8 @@ def test_first_release_wrote_all_its_parameters_and_those_added_since_only_show_
     first = {"dtype", "max_new_tokens", "model", "no_repeat_ngram_size", "preprocessing", "prompt", "revision", "task"}
     assert json.loads(BRIEF.canonical).keys() == first
     assert first | set(ADDED) == set(Recipe.model_fields)
-    used = BRIEF.model_copy(update={"min_new_tokens": 5, "constrained": True, "input": "phrase"})
-    assert json.loads(used.canonical).keys() == first | set(ADDED)
+    used = {"min_new_tokens": 5, "constrained": True, "input": "phrase", "verify": "phrases-1", "absent": ("a yak",)}
+    assert json.loads(BRIEF.model_copy(update=used).canonical).keys() == first | set(ADDED)
 
 
 decodings = st.builds(

@@ -4,6 +4,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
@@ -69,7 +70,10 @@ def chunk(*names: object, recipes: int = 1) -> Claim:
 
 
 def flow_of(claim: Claim, loader: Any, engine: Any, find: Callable[..., Any] = lambda _: {}) -> Flow:
-    return Flow(claim, loader, engine, find, lambda _: DONE)
+    def annotation_of(recipe: Recipe, prompt: str, _: Generation) -> Annotation:
+        return replace(DONE, prompt=prompt if recipe.input else None)
+
+    return Flow(claim, loader, engine, find, annotation_of)
 
 
 @pytest.fixture(autouse=True)
