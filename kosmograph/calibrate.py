@@ -28,8 +28,9 @@ def calibrate(truth: Path, *, job: str, plot: Path | None, save: Path | None, as
     """Fit, store and say; the exit code."""
     _require_places(plot, save)
     known = read_truth(truth)
-    with open_database(db) as reader, _progress() as told:
-        judged = judge(reader, known, job, told)
+    with _progress() as told:
+        with open_database(db) as reader:
+            judged = judge(reader, known, job, told)
         told("fitting")
         enough = sorted((identity, boxes) for identity, boxes in judged.boxes.items() if not too_few(boxes))
         fitted = [calibration_of(identity, boxes, known.sha256) for identity, boxes in enough]

@@ -1,13 +1,14 @@
 """The ledger: the only code that changes the state of jobs, chunks and outcomes.
 
-    jobs        open, pause, resume, cancel, finish
-    listing     items into chunks, with the cursor; what is annotated already is settled here
-    dispatch    pending → queued; lost and expired chunks back to pending
-    work        queued → running: claim, renew, release
-    settlement  running → done: the one primitive that completes a chunk
-    retries     failed outcomes into new chunks
-    breaker     what is the source's fault pauses the job
-    canaries    so does a worker whose model says other things than before
+    jobs          open, pause, resume, cancel, finish
+    listing       items into chunks, with the cursor; what is annotated already is settled here
+    dispatch      pending → queued; lost and expired chunks back to pending
+    work          queued → running: claim, renew, release
+    settlement    running → done: the one primitive that completes a chunk
+    retries       failed outcomes into new chunks
+    breaker       what is the source's fault pauses the job
+    canaries      so does a worker whose model says other things than before
+    calibrations  what trust in boxes goes through, for all jobs of a model
 
     known, outcomes, records, states and bulk are parts of these.
 
