@@ -17,8 +17,8 @@ DOUBTS = {"inverted": 0.0, "full_frame": 0.5, "repeated": 0.5, "many_alike": 0.3
 """What each makes of the plausibility."""
 
 FLOORS = {"score": 0.01, "presence": 0.01, "agreement": 0.4, "mirror_agreement": 0.4, "naming": 0.01}
-"""What each part counts as at least. The parts weigh alike, and none of them decides alone: on drawings, boxes that do not
-overlap at all were hardly more often wrong than those that overlap a little (benchmarks/RESULTS.md)."""
+"""What each part counts as at least. They weigh alike, and none decides alone: on drawings, boxes that did not overlap
+at all were hardly more often wrong than those that overlapped a little (benchmarks/RESULTS.md)."""
 
 SIGMA = 1 / math.sqrt(2 * math.pi * math.e)
 """A normal distribution of entropy H (in nats) has the standard deviation SIGMA · exp(H)."""
