@@ -18,7 +18,8 @@ from tests.pipeline.conftest import Run
 
 DECODING = {"--max-new-tokens", "--min-new-tokens", "--no-repeat-ngram-size", "--constrained"}
 WORDS = {"--phrase", "--expression", "--region", "--question", "--plain-question", "--prompt"}
-RECIPES = {"--task"} | WORDS | DECODING
+VERIFYING = {"--verify", "--no-mirror", "--absent"}
+RECIPES = {"--task"} | WORDS | DECODING | VERIFYING
 MODEL = {"--model", "--revision", "--dtype"}
 LISTING = {
     "--job",
@@ -97,6 +98,10 @@ WRONG_USAGE = [
     ("annotate", "here", "--limit", "many"),
     ("annotate", "here", "--workers", "-1"),
     ("annotate", "here", "--max-new-tokens", "0"),
+    ("annotate", "here", "--model", "demo", "--no-mirror"),
+    ("annotate", "here", "--model", "demo", "--absent", "a harp"),
+    ("annotate", "here", "--model", "demo", "--verify", "--plain-question", "How many?"),
+    ("annotate", "here", "--model", "demo", "--verify", "--absent", "<phrase>"),
     ("annotate", ".", "--model", "null", "--root", "no-such-folder"),
     ("annotate", ".", "--model", "null", "--root", ""),
     ("annotate", "here", "--model", "null", "--priority", str(2**63)),
