@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import UsageError
-from schemas.recipes import TASKS, field_of, prompt_for
+from schemas.recipes import PROMPT, TASKS, field_of, prompt_for
 
 COLUMN = "column:"
-CUSTOM, PROMPT = "custom", "prompt"
-"""The task of a prompt of one's own, and the field that a whole prompt from a manifest stands for."""
+CUSTOM = "custom"
+"""The task of a prompt of one's own."""
 
 MOST_TOLD = 3
 """A file may hold thousands of prompts, and what is wrong with them is mostly the same."""
@@ -100,6 +100,8 @@ def _prompts(task: str, value: str) -> Iterator[Prompt]:
         yield Prompt(task, f"{{{field}}}" if task == CUSTOM else TASKS[task], field)
         return
     for words in _lines(task, value[1:]) if value.startswith("@") else [value]:
+        if task == CUSTOM and not words.strip():
+            raise UsageError(f"--prompt is empty; write one, as in --prompt '{GROUNDING}An image of'")
         yield Prompt(task, words if task == CUSTOM else prompt_for(task, words))
 
 

@@ -113,7 +113,7 @@ def recipes_for(request: Request, device: str | None = None) -> list[Recipe]:
 def _refuse_nothing_to_verify(request: Request) -> None:
     if request.verify and not any(prompt.may_ground for prompt in request.prompts.all()):
         raise UsageError("--verify holds boxes against the model, and no prompt of this run asks for any: leave it out")
-    if unfit := [phrase for phrase in request.absent if not phrase.strip() or "<" in phrase]:
+    if unfit := [phrase for phrase in request.absent if not re.match(r"\s*(?!@|column:)[^<\s][^<]*$", phrase)]:
         raise UsageError(
             f"--absent {unfit[0]!r}: name a thing that is hardly in any picture, as in --absent 'a giraffe'"
         )

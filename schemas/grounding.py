@@ -25,6 +25,12 @@ _OBJECT = re.compile(
 """An object, with the phrase right before it if there is one. A missing end tag (a text that was cut) is no harm."""
 
 
+def tag_in(text: str) -> str | None:
+    """The first tag of the model in a text, None where there is none."""
+    found = _TAG.search(text)
+    return found[0] if found else None
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A box as fractions of the upright image, from the cells `first` and `second` of the 32×32 grid.

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.errors import Code, PermanentFailure, UsageError
+from schemas.grounding import tag_in
 from schemas.regions import Size, region_tokens
 from schemas.uris import storable
 from schemas.verification import Manner
@@ -30,6 +31,8 @@ What stands in braces is the task's field: a prompt is whole when its value stan
 """
 REGION = "region"
 """The field whose value is a box, for which location tokens are put in."""
+PROMPT = "prompt"
+"""The field whose value is a whole prompt, and may hold tags: in words they would make another prompt of it."""
 
 MAX_NEW_TOKENS = dict.fromkeys(TASKS, 64) | {"detailed": 192, "custom": 128}
 
@@ -156,4 +159,6 @@ def _filled(template: str, field: str, value: str, size: Size | None = None) -> 
         raise ValueError(f"there is no {field} for this image: the cell is empty, or holds no text")
     if not storable(value) or BROKEN in value:
         raise ValueError(f"the {field} {value[:80]!r} holds broken characters: save the manifest as UTF-8, without NUL")
+    if field != PROMPT and (tag := tag_in(value)):
+        raise ValueError(f"the {field} {value[:80]!r} holds {tag}, a tag of the model: leave it out, or use --prompt")
     return template.replace(f"{{{field}}}", region_tokens(value, size) if field == REGION else value)

@@ -123,8 +123,8 @@ class Engine:
             raise PermanentFailure(Code.MODEL_ERROR, f"the prompt cannot be read: {error}") from None
         if row.length > self.model.max_positions:
             wanted = f"{len(row.prompt_ids)} tokens of prompt and {row.length - len(row.prompt_ids)} new ones"
-            limit = self.model.max_positions
-            raise PermanentFailure(Code.MODEL_ERROR, f"{wanted} are more than the model's {limit} positions")
+            limit = f"the model's {self.model.max_positions} positions; shorten the prompt, or lower --max-new-tokens"
+            raise PermanentFailure(Code.MODEL_ERROR, f"{wanted} are more than {limit}")
         return row
 
     # ---- the thread

@@ -102,6 +102,7 @@ WRONG_USAGE = [
     ("annotate", "here", "--model", "demo", "--absent", "a harp"),
     ("annotate", "here", "--model", "demo", "--verify", "--plain-question", "How many?"),
     ("annotate", "here", "--model", "demo", "--verify", "--absent", "<phrase>"),
+    ("annotate", "here", "--model", "demo", "--verify", "--absent", "@absent.txt"),
     ("annotate", ".", "--model", "null", "--root", "no-such-folder"),
     ("annotate", ".", "--model", "null", "--root", ""),
     ("annotate", "here", "--model", "null", "--priority", str(2**63)),

@@ -70,6 +70,9 @@ def test_column_gives_one_template_whichever_columns_bring_its_values() -> None:
         (Prompts(regions=["left"]), "--region: 'left' is no region; one is X1,Y1,X2,Y2"),
         (Prompts(regions=["0,0,640,480"]), "--region: the region 0,0,640,480 must be in fractions of the image"),
         (Prompts(phrases=[" "]), "the task 'phrase' needs its phrase, as in --phrase TEXT"),
+        (Prompts(phrases=["x</phrase>"]), "--phrase: the phrase 'x</phrase>' holds </phrase>, a tag of the model"),
+        (Prompts(questions=["<object>?"]), "holds <object>, a tag of the model: leave it out, or use --prompt"),
+        (Prompts(free=[" "]), "--prompt is empty; write one, as in --prompt '<grounding>An image of'"),
         (Prompts(tasks=["region"]), "the task 'region' needs its region, as in --region TEXT"),
     ],
 )

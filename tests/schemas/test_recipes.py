@@ -99,6 +99,7 @@ def test_value_of_an_item_takes_the_place_of_its_field() -> None:
     assert asking("phrase").fill("a {phrase}", (9, 9)) == "<grounding><phrase>a {phrase}</phrase>"
     whole = BRIEF.model_copy(update={"prompt": "{prompt}", "input": "prompt"})
     assert whole.fill("<grounding>Hi", (9, 9)) == "<grounding>Hi"
+    assert asking("phrase").fill("2 < 3 > 1, <b>", (9, 9)) == "<grounding><phrase>2 < 3 > 1, <b></phrase>"
     assert BRIEF.model_copy(update={"prompt": "{phrase}"}).fill("", (9, 9)) == "{phrase}"
 
 
@@ -113,6 +114,8 @@ def test_region_is_in_fractions_or_in_pixels_of_the_upright_image() -> None:
         ("phrase", " ", "there is no phrase for this image: the cell is empty, or holds no text"),
         ("question", "caf\ufffd", "the question 'caf\ufffd' holds broken characters"),
         ("question", "caf\ud800", "holds broken characters"),
+        ("phrase", "a <phrase> of ours", "the phrase 'a <phrase> of ours' holds <phrase>, a tag of the model"),
+        ("plain_question", "</s>?", "holds </s>, a tag of the model: leave it out"),
         ("region", "left", "'left' is no region"),
         ("region", "0,0,nan,1", "is no region"),
         ("region", "10,10,10,20", "the region 10,10,10,20 has no area"),

@@ -118,7 +118,7 @@ def test_pixels_of_another_kind_fail_alone(rough: Any, pixels: Any) -> None:
     ("prompt", "max_new_tokens", "words"),
     [
         (BRIEF, 442, "71 tokens of prompt and 442 new ones are more than the model's 512 positions"),
-        ("a b " * 300, 1, "512 positions"),
+        ("a b " * 300, 1, "512 positions; shorten the prompt, or lower --max-new-tokens"),
         ("\ud800", 1, "read"),
     ],
     ids=["limit", "prompt", "surrogate"],
