@@ -85,7 +85,8 @@ def _edges(box: Box, glances: Sequence[Glance]) -> dict[str, float]:
         edges[f"expected_y{number}"] = (corner.row + 0.5) / GRID
         edges[f"sigma_x{number}"] = SIGMA * math.exp(corner.column_entropy) / GRID
         edges[f"sigma_y{number}"] = SIGMA * math.exp(corner.row_entropy) / GRID
-    return edges
+    # a cell that --constrained has forced may be so far from all the model thought of that it has no mean around it
+    return {name: value for name, value in edges.items() if math.isfinite(value)}
 
 
 def _location_glances(generation: Generation, vocabulary: Vocabulary) -> list[Glance]:

@@ -83,6 +83,15 @@ def test_edges_are_expected_where_the_distribution_has_its_mean_and_unsure_by_it
     assert sigmas == pytest.approx((2 / 32, sure, sure, 2 / 32), rel=1e-5)
 
 
+def test_edge_without_a_mean_is_left_open() -> None:
+    """As when an option forces a cell that the model gave no chance at all."""
+    glances = [[math.nan, math.nan, 1.0, 1.0, 0], [31.0, 26.5, 1.0, 1.0, 0], [0] * 5]
+    (belief,) = beliefs(BRIEF + box(44, 863), glances=glances)
+    assert (belief.expected_x1, belief.expected_y1) == (None, None)
+    assert belief.expected_x2 == pytest.approx(31.5 / 32)
+    assert belief.sigma_x1 is not None
+
+
 def test_engine_without_distributions_leaves_the_edges_open() -> None:
     engine = NullEngine()
     generation = engine.submit(None).result()  # type: ignore[arg-type]
