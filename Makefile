@@ -33,9 +33,9 @@ DB ?= both
 
 demo: .venv/demo
 	@mkdir -p $(DEMO)
-	$(BIN)/kosmograph annotate examples/images --model demo --job demo $(DEMO_DB)
+	$(BIN)/kosmograph annotate examples/images --model demo --verify --job demo $(DEMO_DB)
 	$(BIN)/kosmograph sql "SELECT image_id, caption FROM captions WHERE job = 'demo' ORDER BY uri" $(DEMO_DB)
-	$(BIN)/kosmograph sql "SELECT image_id, phrase, px1, py1, px2, py2, score FROM groundings WHERE job = 'demo' ORDER BY uri, entity LIMIT 12" $(DEMO_DB)
+	$(BIN)/kosmograph sql "SELECT image_id, phrase, px1, py1, px2, py2, score, trust FROM groundings WHERE job = 'demo' ORDER BY uri, entity LIMIT 12" $(DEMO_DB)
 	$(BIN)/kosmograph show examples/images/scan.tiff --save $(DEMO)/scan.png $(DEMO_DB)
 
 test: .venv/dev

@@ -16,7 +16,7 @@ from kosmograph.output import warn
 from kosmograph.prompts import Prompts
 from producer.registration import Totals, register_sources
 from producer.sources import Filters, Item, Source, forget_spools, open_sources
-from schemas.calibration import FILE, read_calibrations
+from schemas.calibration import FILE, Calibration, read_calibrations
 from schemas.database import Database
 from schemas.errors import SetupError, SourceError, UsageError
 from schemas.ledger import jobs
@@ -216,12 +216,12 @@ def open_job(
         priority=request.priority,
         strict=request.strict,
     )
-    _take_calibrations(database, request.model, recipes)
+    add_calibrations(database, calibrations_of(request.model, recipes))
     return OpenedJob(job, sources, recipes, request, settings)
 
 
-def _take_calibrations(database: Database, model: str, recipes: Sequence[Recipe]) -> None:
-    """Store those in the model's folder, as far as they are of these weights and the database has none of their kind.
+def calibrations_of(model: str, recipes: Sequence[Recipe]) -> list[Calibration]:
+    """Those in the model's folder, as far as they are of these weights.
 
     What is wrong with the file is said, and stops nothing: trust is the evidence without it.
     """
@@ -229,17 +229,17 @@ def _take_calibrations(database: Database, model: str, recipes: Sequence[Recipe]
 
     folder = folder_of(model)
     if folder is None or not (folder / FILE).is_file():
-        return
+        return []
     try:
         brought = read_calibrations(folder / FILE)
     except SetupError as error:
         warn(f"{error}; without it, trust is not calibrated")
-        return
+        return []
     ours = {(recipe.model, recipe.revision) for recipe in recipes}
     fitting = [one for one in brought if (one.model, one.revision) in ours]
     if len(fitting) < len(brought):
         warn(f"{folder / FILE} is of another model or of other weights, and left out; make it again with calibrate")
-    add_calibrations(database, fitting)
+    return fitting
 
 
 def _first_item(source: Source) -> Item | None:

@@ -7,26 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catalog.calibration.isotonic import Curve, value_at
 from catalog.records import Box, Entity
 from kosmograph.output import say, say_json
 from kosmograph.pictures import Originals, save_picture
-from kosmograph.requests import Request, recipes_for
+from kosmograph.requests import Request, calibrations_of, recipes_for
+from schemas import grounding
 from schemas.errors import ImageFailure, UsageError
 from schemas.grounding import phrase_norm
 from schemas.heads import head_of
-from schemas.results import Annotation
+from schemas.results import Annotation, Belief
 from schemas.settings import Settings
 from schemas.uris import absolute_uri, printable
+
+KNOWN = ("presence", "agreement", "mirror_agreement", "naming", "plausibility", "doubts", "evidence", "trust")
+"""What --json says of a box beside its place and score, as the view `groundings` does."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said of one picture to one prompt."""
+    """What the model said of one picture to one prompt. `curve` is what trust is by the evidence; none: the same."""
 
     uri: str
     task: str
     prompt: str
     annotation: Annotation
+    curve: Curve
 
     @property
     def entities(self) -> list[Entity]:
@@ -34,14 +40,17 @@ class Answer:
         entities, said = [], self.annotation
         every = zip(said.grounding.entities, said.scores, said.beliefs, strict=True)
         for number, (one, scores, beliefs) in enumerate(every):
-            boxes = [
-                Box(box.x1, box.y1, box.x2, box.y2, box.area, score, box.valid)
-                for box, score, belief in zip(one.boxes, scores.boxes, beliefs, strict=True)
-            ]
+            boxes = [self._box(*about) for about in zip(one.boxes, scores.boxes, beliefs, strict=True)]
             norm = phrase_norm(one.phrase)
             about = (one.phrase, norm, head_of(norm), one.start, one.end)
             entities.append(Entity(number, *about, scores.phrase, boxes))
         return entities
+
+    def _box(self, box: grounding.Box, score: float | None, belief: Belief) -> Box:
+        known = {name: getattr(belief, name) for name in Belief._fields if name in Box._fields}
+        evidence = belief.evidence
+        trust = evidence if evidence is None or not self.curve else value_at(self.curve, evidence)
+        return Box(*box.corners, box.area, score, box.valid, **known, trust=trust)
 
 
 def try_images(request: Request, settings: Settings, *, save: Path | None, raw: bool, as_json: bool) -> int:
@@ -81,6 +90,7 @@ def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFa
     from worker.service import load_engine
 
     recipes = recipes_for(request, settings.device)
+    curves = {(one.task, one.verify): one.points for one in calibrations_of(request.model, recipes)}
     engine, runtime = load_engine(resolve(request.model, recipes[0].revision, recipes[0].dtype), settings)
     with engine, Loader(Limits.from_settings(settings), 1, StorageOptions.of(settings)) as loader:
         for name in request.sources:
@@ -91,7 +101,7 @@ def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFa
                 asked = [engine.submit(request_of(recipe, recipe.prompt, loaded.pixels)) for recipe in recipes]
                 for recipe, future in zip(recipes, asked, strict=True):
                     said = annotation_of(recipe, recipe.prompt, future.result(), engine.vocabulary, runtime)
-                    yield Answer(uri, recipe.task, recipe.prompt, said)
+                    yield Answer(uri, recipe.task, recipe.prompt, said, curves.get((recipe.task, recipe.verify), ()))
             except ImageFailure as failure:
                 yield type(failure)(failure.code, f"{printable(uri)}: {failure.message}")
 
@@ -104,8 +114,10 @@ def _say_answer(answer: Answer, raw: bool) -> None:
     say(f"  {printable(answer.annotation.grounding.caption)}")
     for entity, box in _boxes(answer):
         corners = ", ".join(f"{value:.3f}" for value in (box.x1, box.y1, box.x2, box.y2))
-        certainty = "" if box.score is None else f"  score {box.score:.2f}"
-        say(f"    {printable(entity.phrase) or '(no phrase)'}: ({corners}){certainty}")
+        score = "" if box.score is None else f"  score {box.score:.2f}"
+        trust = "" if box.trust is None else f"  trust {box.trust:.2f}"
+        doubts = f"  doubts: {box.doubts.replace(',', ', ')}" if box.doubts else ""
+        say(f"    {printable(entity.phrase) or '(no phrase)'}: ({corners}){score}{trust}{doubts}")
 
 
 def _boxes(answer: Answer) -> Iterator[tuple[Entity, Box]]:
@@ -126,6 +138,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
                 "score": box.score,
                 "phrase_score": entity.score,
                 "valid": box.valid,
+                **{name: getattr(box, name) for name in KNOWN},
             }
             for entity, box in _boxes(answer)
         ],

@@ -75,17 +75,23 @@ def _belief(
 
 
 def _edges(box: Box, glances: Sequence[Glance]) -> dict[str, float]:
-    """Where each edge is expected, and how surely; nothing without the model's distribution."""
+    """Where each edge is expected, and how surely; nothing without the model's distribution.
+
+    As far off the chosen edge as the mean is off the chosen cell: within one row, which a box has whole, as well.
+    """
     at = len(glances) + box.token
     if at < 0:
         return {}
     edges: dict[str, float] = {}
-    for number, corner in enumerate(glances[at : at + 2], start=1):
-        edges[f"expected_x{number}"] = (corner.column + 0.5) / GRID
-        edges[f"expected_y{number}"] = (corner.row + 0.5) / GRID
+    chosen = ((box.x1, box.y1, box.first), (box.x2, box.y2, box.second))
+    for number, (corner, (x, y, cell)) in enumerate(zip(glances[at : at + 2], chosen, strict=True), start=1):
+        row, column = divmod(cell, GRID)
+        edges[f"expected_x{number}"] = x + (corner.column - column) / GRID
+        edges[f"expected_y{number}"] = y + (corner.row - row) / GRID
         edges[f"sigma_x{number}"] = SIGMA * math.exp(corner.column_entropy) / GRID
         edges[f"sigma_y{number}"] = SIGMA * math.exp(corner.row_entropy) / GRID
-    return edges
+    # a cell that --constrained has forced may be so far from all the model thought of that it has no mean around it
+    return {name: value for name, value in edges.items() if math.isfinite(value)}
 
 
 def _location_glances(generation: Generation, vocabulary: Vocabulary) -> list[Glance]:

@@ -99,7 +99,7 @@ def glance(logits: Tensor, tokens: Tensor, log_object: Tensor, vocabulary: Vocab
     around = cells * (near_row[:, :, None] & near_column[:, None])
     means = torch.stack([around.sum(1), around.sum(2)], 1) @ line.to(cells.dtype)
     means = means / around.sum((1, 2))[:, None]
-    return torch.cat([means, torch.special.entr(sides).sum(-1), log_object[:, None]], 1)
+    return torch.cat([means, -torch.xlogy(sides, sides).sum(-1), log_object[:, None]], 1)
 
 
 def forbid_repeats(scores: Tensor, rows: Rows, size: int) -> Tensor:

@@ -211,11 +211,12 @@ class Engine:
                 self._generations += 1
                 self._tokens += len(answer.token_ids)
                 row.answer(generation, next_rows)
+            possible = [one for one in next_rows if not one.future.done()]
             with self._changed:
                 if not self._end:
-                    self._scheduler.follow(row, next_rows)
+                    self._scheduler.follow(row, possible)
                     continue
-            for one in next_rows:
+            for one in possible:
                 one.future.set_exception(self._end)
 
     def _generation(self, row: Row, answer: Ended) -> Generation:
@@ -224,9 +225,16 @@ class Engine:
         return Generation(answer.token_ids, answer.logprobs, text, reason, answer.glances)
 
     def _follow_ups(self, row: Row, generation: Generation) -> list[Row]:
-        """What is to be asked next. Raises PermanentFailure for a request that the model cannot take."""
+        """What is to be asked next; what the model cannot take has failed."""
         follow_up = row.request.follow_up
-        return [self._admit(request) for request in follow_up(generation)] if follow_up else []
+        rows = []
+        for request in follow_up(generation) if follow_up else ():
+            try:
+                rows.append(self._admit(request))
+            except PermanentFailure as failure:
+                rows.append(Row(request, []))
+                rows[-1].future.set_exception(failure)
+        return rows
 
     # ---- what goes wrong
 

@@ -57,7 +57,7 @@ class Glance(NamedTuple):
     column: float
     """The mean of the 1,024-way location distribution around the chosen cell, in cells from the left, from the top.
 
-    NaN where the token is no location.
+    It says nothing where the token is no location; NaN where none around it has any probability.
     """
     row: float
     column_entropy: float

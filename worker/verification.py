@@ -136,9 +136,12 @@ def _is_alone(prompt: str) -> bool:
 
 
 def _absent(candidates: Sequence[str], grounding: Grounding) -> str | None:
-    """One that the caption does not speak of, in other words for other captions; None where it speaks of all."""
-    words = f" {' '.join(_WORD.findall(grounding.caption.lower()))} "
-    left = [phrase for phrase in candidates if f" {phrase_norm(phrase)} " not in words]
+    """One that the caption does not speak of, in other words for other captions; None where it speaks of all.
+
+    It speaks of a camel where it says `camels`, so only the beginning of a word must be there.
+    """
+    words = f" {' '.join(_WORD.findall(grounding.caption.lower()))}"
+    left = [phrase for phrase in candidates if f" {' '.join(_WORD.findall(phrase_norm(phrase)))}" not in words]
     return left[zlib.crc32(grounding.caption.encode("utf-8", "surrogatepass")) % len(left)] if left else None
 
 

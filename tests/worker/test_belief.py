@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 
 from schemas.results import Belief
-from tests.worker.test_verification import BRIEF, FIRE, SNOWMAN, recipe
+from tests.worker.test_verification import BRIEF, FIRE, PIXELS, SNOWMAN, recipe
 from worker.annotation import annotation_of
 from worker.belief import FLOORS, evidence
-from worker.generation import Generation
+from worker.generation import Generation, Request
 from worker.null_engine import VOCABULARY, NullEngine
 
 PLAIN = recipe("")
@@ -83,9 +83,25 @@ def test_edges_are_expected_where_the_distribution_has_its_mean_and_unsure_by_it
     assert sigmas == pytest.approx((2 / 32, sure, sure, 2 / 32), rel=1e-5)
 
 
+def test_box_within_one_row_is_expected_with_its_height_where_the_model_is_sure() -> None:
+    """Its chosen edges are the outer ones of its cells; cell centres would leave nothing between them."""
+    (belief,) = beliefs(BRIEF + box(33, 40), glances=[[1.25, 1.0, 0, 0, 0], [8.0, 1.0, 0, 0, 0], [0] * 5])
+    assert (belief.expected_x1, belief.expected_x2) == pytest.approx((1.25 / 32, 9 / 32))
+    assert (belief.expected_y1, belief.expected_y2) == pytest.approx((1 / 32, 2 / 32))
+
+
+def test_edge_without_a_mean_is_left_open() -> None:
+    """As when an option forces a cell that the model gave no chance at all."""
+    glances = [[math.nan, math.nan, 1.0, 1.0, 0], [31.0, 26.5, 1.0, 1.0, 0], [0] * 5]
+    (belief,) = beliefs(BRIEF + box(44, 863), glances=glances)
+    assert (belief.expected_x1, belief.expected_y1) == (None, None)
+    assert belief.expected_x2 == pytest.approx(31.5 / 32)
+    assert belief.sigma_x1 is not None
+
+
 def test_engine_without_distributions_leaves_the_edges_open() -> None:
     engine = NullEngine()
-    generation = engine.submit(None).result()  # type: ignore[arg-type]
+    generation = engine.submit(Request(PIXELS, BRIEF, 64)).result()
     ((belief,),) = annotation_of(PLAIN, BRIEF, generation, engine.vocabulary, "none").beliefs
     assert (belief.expected_x1, belief.sigma_y2) == (None, None)
     assert belief.evidence == pytest.approx(math.exp(-0.25))

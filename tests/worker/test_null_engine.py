@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 from schemas.grounding import parse
+from schemas.verification import MIRROR, PHRASES, Manner
+from tests.worker.test_verification import recipe
+from worker.annotation import annotation_of
+from worker.flow import request_of
 from worker.generation import Request
 from worker.null_engine import NullEngine
 
@@ -24,3 +28,13 @@ def test_null_engine_answers_at_once_with_a_grounded_snowman() -> None:
     assert (entity.phrase, entity.start, entity.end) == ("a snowman", 12, 21)
     [box] = entity.boxes
     assert (box.x1, box.y1, box.x2, box.y2) == pytest.approx((0.390625, 0.046875, 0.984375, 0.828125))
+
+
+@pytest.mark.parametrize("verify", [PHRASES, MIRROR])
+def test_null_engine_leaves_all_checks_open(verify: Manner) -> None:
+    of = recipe(verify)
+    with NullEngine() as engine:
+        generation = engine.submit(request_of(of, of.prompt, PIXELS)).result(0)
+        ((belief,),) = annotation_of(of, of.prompt, generation, engine.vocabulary, "none").beliefs
+    assert (belief.presence, belief.agreement, belief.mirror_agreement, belief.naming) == (None,) * 4
+    assert belief.evidence == pytest.approx(np.exp(-0.25))

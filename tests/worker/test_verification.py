@@ -134,6 +134,11 @@ def test_nothing_is_absent_where_the_caption_speaks_of_all() -> None:
     assert [request.answer for request in found] == ["", "a snowman"]
 
 
+def test_several_of_a_thing_are_not_absent_nor_is_one_whose_name_has_a_hyphen() -> None:
+    found = asked(recipe(PHRASES, absent=["a harp", "a T-shirt"]), f"{BRIEF}{SNOWMAN} with two harps and a t-shirt.")
+    assert [request.answer for request in found] == ["", "a snowman"]
+
+
 def test_parts_are_what_the_answers_say() -> None:
     """Alone half of the box; mirrored and back the same; its name with 0.5 a word, the article aside; absent, boxed."""
     half = "<grounding><phrase> a snowman</phrase><object><patch_index_0044><patch_index_0479></object>"

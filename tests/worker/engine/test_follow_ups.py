@@ -86,17 +86,22 @@ def test_follow_up_on_which_the_model_fails_leaves_the_others(rough: Any) -> Non
     rough.check([last], [fine])
 
 
-def test_follow_up_that_raises_or_cannot_be_asked_fails_its_request_alone(rough: Any) -> None:
+def test_follow_up_that_raises_fails_its_request_alone(rough: Any) -> None:
     def broken(_: Generation) -> list[Request]:
         raise ZeroDivisionError("no")
 
     with Engine(rough.kosmos, 2) as engine:
         first = engine.submit(replace(rough.request(0), follow_up=broken))
-        second = engine.submit(followed(rough, 0, ["a " * 600]))
-        third = engine.submit(followed(rough, 0))
+        second = engine.submit(followed(rough, 0))
         assert isinstance(first.exception(TIMEOUT_S), PermanentFailure)
-        assert isinstance(second.exception(TIMEOUT_S), PermanentFailure)
-        assert len(third.result(TIMEOUT_S).follow_ups) == len(NEXT)
+        assert len(second.result(TIMEOUT_S).follow_ups) == len(NEXT)
+
+
+@pytest.mark.parametrize("prompts", [["a " * 600], ["", "a " * 600, "a"]])
+def test_follow_up_that_the_model_cannot_take_leaves_the_others(rough: Any, prompts: list[str]) -> None:
+    """As a phrase that just fits into its own prompt, and no more into that of a check."""
+    (found,) = rough.run([followed(rough, 0, prompts)], slots=2)
+    assert [answer is None for answer in found.follow_ups] == [len(prompt) > 600 for prompt in prompts]
 
 
 def test_engine_that_closes_before_the_follow_ups_leaves_nobody_waiting(rough: Any, gate: Any) -> None:
