@@ -25,7 +25,9 @@ def progress_of(reader: Reader, job: str | None = None) -> Answer:
 
 def failures_in(reader: Reader, job: str) -> Answer:
     """The failures of a job, by code."""
-    query = "SELECT uri, task, code, message, tries, failed_at FROM failures WHERE job = :job ORDER BY code, image_id"
+    query = """
+        SELECT uri, task, code, message, tries, failed_at, input FROM failures
+        WHERE job = :job ORDER BY code, image_id, task, input"""
     return reader.select(query, {"job": job})
 
 

@@ -1,8 +1,9 @@
 """Seeing and changing the state of jobs."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from catalog.queries import failures_in, progress_of, require_job
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from schemas.ledger.jobs import Job
 
 WATCH_S = 2.0
+MOST_BROUGHT = 80
+"""Characters of what a row of a manifest brought: a table has room for no more."""
 COLUMNS = ("job", "state", "images", "recipes", "annotated", "reused", "failed", "pending", "images_per_s")
 
 
@@ -126,11 +129,18 @@ def show_failures(name: str, *, as_json: bool, db: str | None) -> int:
     if as_json:
         say_json(rows)
     elif rows:
-        say_table(("code", "uri", "message", "tries"), [[r["code"], r["uri"], r["message"], r["tries"]] for r in rows])
+        columns = ("code", "uri", "asked", "message", "tries")
+        say_table(columns, [[r["code"], r["uri"], asked(r), r["message"], r["tries"]] for r in rows])
         say(f"{len(rows)} failures; kosmograph retry {name} tries them again, --code CODE those of one code")
     else:
         say(f"{name}: nothing has failed")
     return 0
+
+
+def asked(row: Mapping[str, Any]) -> str:
+    """What an image was asked, by the task and what its row of a manifest brought to it, which may be long."""
+    brought = shorten(row["input"] or "", MOST_BROUGHT, placeholder=" …")
+    return f"{row['task']}: {brought}" if brought else str(row["task"])
 
 
 def open_database(db: str | None) -> Reader:

@@ -8,7 +8,7 @@ from catalog.queries import boxes_of, failures_of, image_of, places_of
 from catalog.reader import Reader
 from catalog.records import records_of
 from catalog.search import Hit
-from kosmograph.control import open_database
+from kosmograph.control import asked, open_database
 from kosmograph.output import say, say_json
 from kosmograph.pictures import Originals, save_picture
 from schemas.errors import UsageError
@@ -61,7 +61,7 @@ def _found(database: Reader, image: str, uri: str, job: str | None) -> list[dict
 
 
 def _say(one: dict[str, Any]) -> None:
-    size, origin = f"{one['width']}×{one['height']}", f"job {one['job']}, {one['task']}, model {one['model']}"
+    size, origin = f"{one['width']}×{one['height']}", f"job {one['job']}, {asked(one)}, model {one['model']}"
     say(f"{printable(one['uri'])}  {size}  {origin}")
     say(f"  {printable(one['caption'])}")
     for box in one["boxes"]:

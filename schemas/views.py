@@ -16,6 +16,7 @@ ADDED = {
         ("0005", "(SELECT n.value FROM inputs n WHERE n.hash = a.input) AS input"),
         *(("0005", f"a.{name} AS {name}") for name in ("absent_phrase", "yes_bias", "absent_score")),
     ),
+    "failures": (("0005", "(SELECT n.value FROM inputs n WHERE n.hash = o.input) AS input"),),
     "groundings": (
         ("0002", "e.score AS phrase_score"),
         ("0004", "e.head AS head"),
@@ -83,7 +84,7 @@ def view_statements(dialect: str, version: str = HEAD) -> dict[str, str]:
             WHERE NOT o.superseded""",
         "failures": f"""
             SELECT j.name AS job, i.id AS image_id, i.uri AS uri, r.task AS task, o.code AS code, o.message AS message,
-                   o.tries AS tries, {time("o.settled_at")} AS failed_at
+                   o.tries AS tries, {time("o.settled_at")} AS failed_at{_added("failures", version)}
             FROM outcomes o
             JOIN jobs j ON j.id = o.job_id
             JOIN images i ON i.id = o.image_id

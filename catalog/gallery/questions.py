@@ -35,6 +35,7 @@ class Version:
     annotation_id: int | None
     jobs: list[str]
     task: str
+    input: str | None
     prompt: str
     model: str
     code: str | None
@@ -44,10 +45,10 @@ class Version:
 def versions_of(reader: Reader, image_id: int) -> list[Version]:
     """All that there is of an image, annotations first, the oldest first."""
     rows = reader.select(
-        """SELECT o.annotation_id, j.name, r.task, COALESCE(a.prompt, r.prompt), r.model,
+        """SELECT o.annotation_id, j.name, r.task, n.value, COALESCE(a.prompt, r.prompt), r.model,
         CASE WHEN NOT o.retrying THEN o.code END, CASE WHEN NOT o.retrying THEN o.message END FROM outcomes o
         JOIN jobs j ON j.id = o.job_id JOIN recipes r ON r.id = o.recipe_id
-        LEFT JOIN annotations a ON a.id = o.annotation_id
+        LEFT JOIN annotations a ON a.id = o.annotation_id LEFT JOIN inputs n ON n.hash = o.input
         WHERE o.image_id = :image AND NOT o.superseded
         ORDER BY CASE WHEN o.annotation_id IS NULL THEN 1 ELSE 0 END, o.annotation_id, o.job_id""",
         {"image": image_id},
@@ -121,8 +122,9 @@ def _count_failures(reader: Reader, job: str) -> list[dict[str, Any]]:
 def failures_page(reader: Reader, job: str, code: str, after: tuple[int, int, str]) -> list[dict[str, Any]]:
     """The failures of a job with a code behind the image, recipe and input `after`, and one more if there are more."""
     return reader.select(
-        f"""SELECT o.image_id, o.recipe_id, o.input, i.uri, r.task, o.message, o.tries FROM outcomes o
+        f"""SELECT o.image_id, o.recipe_id, o.input, i.uri, r.task, o.message, o.tries, n.value FROM outcomes o
         JOIN jobs j ON j.id = o.job_id JOIN images i ON i.id = o.image_id JOIN recipes r ON r.id = o.recipe_id
+        LEFT JOIN inputs n ON n.hash = o.input
         WHERE j.name = :job AND o.code = :code AND NOT o.superseded AND NOT o.retrying
               AND o.image_id >= :image AND (o.image_id, o.recipe_id, o.input) > (:image, :recipe, :input)
         ORDER BY o.image_id, o.recipe_id, o.input LIMIT {FAILURES_AT_ONCE + 1}""",

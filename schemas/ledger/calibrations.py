@@ -15,12 +15,16 @@ def put_calibrations(database: Database, some: Sequence[Calibration]) -> None:
     with database.write() as connection:
         for calibration in some:
             _put(connection, calibration, replace=True)
+        _analyze(connection)
 
 
 def add_calibrations(database: Database, some: Sequence[Calibration]) -> list[Calibration]:
     """Those of them that hold now, because the database had none of their kind."""
     with database.write() as connection:
-        return [calibration for calibration in some if _put(connection, calibration, replace=False)]
+        new = [calibration for calibration in some if _put(connection, calibration, replace=False)]
+        if new:
+            _analyze(connection)
+        return new
 
 
 def _put(connection: Connection, calibration: Calibration, *, replace: bool) -> bool:
@@ -41,3 +45,9 @@ def _put(connection: Connection, calibration: Calibration, *, replace: bool) -> 
     rows = [dict(zip(names, (id_, *knot), strict=True)) for knot in calibration.knots]
     connection.execute(insert(calibration_knots), rows)
     return True
+
+
+def _analyze(connection: Connection) -> None:
+    """A few hundred rows are too few for PostgreSQL to look at them by itself, and it would sort them for each box."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ANALYZE calibrations, calibration_knots")

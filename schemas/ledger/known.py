@@ -45,15 +45,15 @@ def known_images(
 
     One where the source gives a version. Else all those of the URI, or, to `recheck`, none.
     """
-    wanted: dict[str, list[Item]] = defaultdict(list)
-    for item in dict.fromkeys(items):
-        if item.version or not recheck:
-            wanted[plain(item.uri)].append(item)
+    wanted: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, version in dict.fromkeys(item.image for item in items):  # which many items may name
+        if version or not recheck:
+            wanted[plain(name)].append((name, version))
     found: dict[tuple[str, str], list[KnownImage]] = defaultdict(list)
     for uri, key, id_, content_id in rows_where(connection, OF_URIS, wanted):
-        for item in wanted[uri]:
-            if not item.version or key == image_key(item.uri, item.version):
-                found[item.uri, item.version].append(KnownImage(id_, content_id))
+        for name, version in wanted[uri]:
+            if not version or key == image_key(name, version):
+                found[name, version].append(KnownImage(id_, content_id))
     return found
 
 

@@ -318,6 +318,23 @@ def test_failures_of_one_image_come_page_by_page(shelve: Shelve, gallery: Galler
     assert (len(every), len(set(every)), link(second, 'rel="next"')) == (129, 129, "")
 
 
+def test_failures_that_are_alike_tell_what_each_image_was_asked(
+    shelve: Shelve, gallery: Gallery, database: Database
+) -> None:
+    shelve("bad", Picture("s3://bad/1.jpg", code=Code.NOT_FOUND))
+    more = text(
+        """INSERT INTO outcomes (job_id, image_id, recipe_id, input, code, message, settled_at)
+        SELECT job_id, image_id, recipe_id, :input, code, message, 0 FROM outcomes WHERE input = ''"""
+    )
+    with database.write() as connection:
+        connection.execute(more, [{"input": "1"}, {"input": "2"}])
+        connection.execute(text("INSERT INTO inputs VALUES ('1', 'a <cat>'), ('2', 'a dog')"))
+    client = gallery()
+    for page in (client.get("/failures?job=bad").text, client.get("/images/1").text):
+        assert page.count("brief: a &lt;cat&gt;") == page.count("brief: a dog") == 1
+    assert page.count('<a href="/job?name=bad">') == 3
+
+
 def test_running_job_is_asked_for_again_and_a_finished_one_is_not(zoo: TestClient, database: Database) -> None:
     assert "data-poll" not in zoo.get("/job?name=zoo").text
     with database.write() as connection:

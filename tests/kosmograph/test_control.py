@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from kosmograph import control
 from schemas.database import Database
@@ -126,6 +127,19 @@ def test_failures_are_listed_with_code_and_message(
     control.show_failures("job", as_json=True, db=database_url)
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["uri"], row["code"], row["tries"]) == ("s3://job/0.jpg", "truncated", 1)
+
+
+def test_failures_say_what_was_asked_of_an_image(
+    database: Database, database_url: str, new_job: Callable[..., jobs.Job], capsys: Capture
+) -> None:
+    new_job(database)
+    with database.write() as connection:
+        connection.execute(text("INSERT INTO inputs VALUES ('h', :value)"), {"value": f"a cat {'x' * 200}"})
+        connection.execute(text("UPDATE outcomes SET input = 'h' WHERE code IS NOT NULL"))
+    control.show_failures("job", as_json=False, db=database_url)
+    assert "brief: a cat …" in capsys.readouterr().out
+    control.show_failures("job", as_json=True, db=database_url)
+    assert json.loads(capsys.readouterr().out)[0]["input"].endswith("x" * 200)
 
 
 @pytest.mark.parametrize("act", [control.pause, control.resume, control.cancel])

@@ -170,3 +170,11 @@ def test_trust_is_shown_beside_the_score_and_what_is_old_has_none(
     assert "0.25" in table
     assert len(json.loads(cli("find", "--min-trust", "0.2", "--json", "--db", url).stdout)["found"]) == 2
     assert cli("find", "--max-trust", "0.2", "--db", url).stdout == "nothing found\n"
+
+
+def test_answers_to_what_rows_of_a_manifest_asked_are_told_apart(url: str, database: Database, capsys: Capture) -> None:
+    with database.write() as connection:
+        connection.execute(text("INSERT INTO inputs VALUES ('h', 'a cat')"))
+        connection.execute(text("UPDATE annotations SET input = 'h'"))
+    show_image("s3://job/1.jpg", job=None, save=None, allow_http=None, as_json=False, db=url)
+    assert "job job, brief: a cat, model null" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from schemas.calibration import Calibration, Report, calibrations_json, read_cal
 from schemas.database import Database
 from schemas.errors import SetupError
 from schemas.ledger.calibrations import add_calibrations, put_calibrations
+from schemas.trust import trust
 
 REPORT = Report(
     boxes=100,
@@ -63,6 +64,18 @@ def test_shipped_one_is_taken_only_where_there_is_none(database: Database) -> No
     ]
     assert add_calibrations(database, [other]) == []
     assert len(rows(database, KNOTS)) == 6
+
+
+@pytest.mark.parametrize("store", [put_calibrations, add_calibrations])
+def test_trust_of_a_box_is_found_in_the_index_of_knots(database: Database, store: Any) -> None:
+    """PostgreSQL, which knows nothing of so few rows by itself, would read and sort them for each box."""
+    points = tuple((step / 48, step / 48) for step in range(49))
+    store(database, [calibration(points=points), calibration(task="phrase", points=points)])
+    explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+    plan = str(rows(database, f"{explain} SELECT {trust('b', 'r')} FROM boxes b, recipes r"))
+    assert "SEARCH knot USING PRIMARY KEY" in plan or "Index Scan Backward using pk_calibration_knots" in plan
+    assert "Sort" not in plan
+    assert "TEMP B-TREE" not in plan
 
 
 def test_nothing_is_stored_where_one_of_them_fails(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from schemas.errors import Code
 from schemas.inputs import input_hash, pack_input
 from schemas.items import Item, pack_items, unpack_items
-from schemas.ledger import jobs, listing, retries, work
+from schemas.ledger import jobs, known, listing, retries, work
 from schemas.ledger.listing import Registered
 from schemas.recipes import Recipe
 from schemas.results import Failure, Result
@@ -137,4 +137,26 @@ def test_view_has_what_was_asked_and_what_the_item_brought(ledger: Any) -> None:
     assert ledger.sql("SELECT task, prompt, input FROM captions ORDER BY task") == [
         {"task": "brief", "prompt": "p", "input": None},
         {"task": "phrase", "prompt": "<phrase>a cat</phrase>", "input": "a cat"},
+    ]
+
+
+def test_image_that_many_items_name_is_looked_up_once(ledger: Any) -> None:
+    """Else a batch of a listing would take the square of its items."""
+    ledger.job_of(*asking("a cat"), recipes=[PHRASE])
+    ledger.drain()
+    versionless = asking("a cat", "a dog", "a bird", version="")
+    with ledger.database.read() as connection:
+        found = known.known_images(connection, [*asking("a cat", "a dog"), *versionless], recheck=False)
+    assert {image: len(some) for image, some in found.items()} == {("s3://b/a", "1"): 1, ("s3://b/a", ""): 1}
+
+
+def test_failures_tell_for_which_input_they_are(ledger: Any) -> None:
+    ledger.job_of(*asking("a cat", "a dog"), recipes=BOTH)
+    claim = ledger.one_claim()
+    ledger.complete(claim, *(ledger.failed(claim, item) for item in claim.items))
+    failures = ledger.sql("SELECT task, input FROM failures ORDER BY task, input")
+    assert [(row["task"], row["input"]) for row in failures] == [
+        ("brief", None),
+        ("phrase", "a cat"),
+        ("phrase", "a dog"),
     ]

@@ -20,7 +20,7 @@ COLUMNS = {
     "x1 y1 x2 y2 px1 py1 px2 py2 area score valid phrase_score head "
     "expected_x1 expected_y1 expected_x2 expected_y2 sigma_px1 sigma_py1 sigma_px2 sigma_py2 "
     "presence agreement mirror_agreement naming plausibility doubts evidence trust",
-    "failures": "job image_id uri task code message tries failed_at",
+    "failures": "job image_id uri task code message tries failed_at input",
     "progress": "job state images recipes annotated reused failed pending started_at finished_at images_per_s",
     "relations": "job image_id annotation_id uri task entity box phrase phrase_norm head score area "
     "other_entity other_box other_phrase other_norm other_head other_score other_area "
