@@ -183,7 +183,9 @@ def caption(kosmos: Kosmos, pixels: Pixels, golden: Golden) -> Proof:
     texts = f"{raw_text!r}; {golden.source} is {golden.raw_text!r}"
     if kosmos.dtype != torch.float32 and finds_first(raw_text, golden):
         return Proof("note", "caption", f"in {str(kosmos.dtype).removeprefix('torch.')} it says {texts}")
-    return Proof("bad", "caption", f"it says {texts}: other weights (trained further?), or arithmetic not to be trusted")
+    return Proof(
+        "bad", "caption", f"it says {texts}: other weights (trained further?), or arithmetic not to be trusted"
+    )
 
 
 def finds_first(raw_text: str, golden: Golden) -> bool:
