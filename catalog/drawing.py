@@ -62,8 +62,8 @@ def note_of(model: str) -> str:
 
 
 def remark_of(box: Box) -> str:
-    """What a box's label says after the phrase: its score, as `.78`, and a word of warning."""
-    shown = "" if box.score is None else f" {box.score:.2f}".replace(" 0.", " .")
+    """What a box's label says after the phrase: how far to trust it, as `.78`, and a word of warning."""
+    shown = "" if box.certainty is None else f" {box.certainty:.2f}".replace(" 0.", " .")
     return shown + ("" if box.valid else " (invalid)")
 
 

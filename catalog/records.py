@@ -38,6 +38,11 @@ class Box(NamedTuple):
     evidence: float | None = None
     trust: float | None = None
 
+    @property
+    def certainty(self) -> float | None:
+        """What a picture says of it beside its phrase: the trust, or the score of one that is older than trust."""
+        return self.score if self.trust is None else self.trust
+
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The corners in pixels of the upright picture, rounded as the view `groundings` does."""
         left, top = int(self.x1 * width + 0.5), int(self.y1 * height + 0.5)

@@ -161,7 +161,7 @@ def _side(one: float, other: float, length: float) -> tuple[float, float]:
 def _label(entity: Entity, box: Box) -> str:
     words = printable(entity.phrase) or "(no phrase)"
     short = words if len(words) <= 28 else words[:27].rstrip() + "…"
-    return short if box.score is None else f"{short} {f'{box.score:.2f}'.removeprefix('0')}"
+    return short if box.certainty is None else f"{short} {f'{box.certainty:.2f}'.removeprefix('0')}"
 
 
 def _about(entity: Entity, box: Box) -> str:

@@ -224,6 +224,12 @@ def test_label_says_the_score_of_its_box_in_short(score: float | None, valid: bo
     assert remark_of(a_box((0.1, 0.1, 0.9, 0.9), score, valid)) == remark
 
 
+def test_label_says_the_trust_where_there_is_one() -> None:
+    box = a_box((0.1, 0.1, 0.9, 0.9), 0.17)
+    assert remark_of(box._replace(trust=0.984)) == " .98"
+    assert remark_of(box._replace(trust=1.0)) == " 1.00"
+
+
 def test_score_makes_its_own_label_longer_and_no_other() -> None:
     """Given two boxes of a phrase, when one has a score, then its tab alone grows."""
     ground = Image.new("RGB", (640, 480), "gray")
