@@ -51,14 +51,16 @@ def shortened(text: str, font: Font, width: float) -> str:
 
 def wrapped(text: str, longest: int, fits: Callable[[int, int], bool]) -> Iterator[range]:
     """The places of each line of the text: as many words as fit, and words in pieces of `longest` letters."""
-    start = end = 0
+    line = range(0)
     for piece in re.finditer(rf"\S{{1,{longest}}}", text):
-        if end > start and not fits(start, piece.end()):
-            yield range(start, end)
-            start = piece.start()
-        end = piece.end()
-    if end > start:
-        yield range(start, end)
+        if line and fits(line.start, piece.end()):
+            line = range(line.start, piece.end())
+            continue
+        if line:
+            yield line
+        line = range(*piece.span())
+    if line:
+        yield line
 
 
 @cache

@@ -221,7 +221,7 @@ def open_job(
 
 
 def calibrations_of(model: str, recipes: Sequence[Recipe]) -> list[Calibration]:
-    """Those in the model's folder, as far as they are of these weights.
+    """Those in the model's folder, as far as they are of these weights, whatever name the folder has by now.
 
     What is wrong with the file is said, and stops nothing: trust is the evidence without it.
     """
@@ -235,10 +235,10 @@ def calibrations_of(model: str, recipes: Sequence[Recipe]) -> list[Calibration]:
     except SetupError as error:
         warn(f"{error}; without it, trust is not calibrated")
         return []
-    ours = {(recipe.model, recipe.revision) for recipe in recipes}
-    fitting = [one for one in brought if (one.model, one.revision) in ours]
+    ours = {recipe.revision: recipe.model for recipe in recipes}
+    fitting = [one.model_copy(update={"model": ours[one.revision]}) for one in brought if one.revision in ours]
     if len(fitting) < len(brought):
-        warn(f"{folder / FILE} is of another model or of other weights, and left out; make it again with calibrate")
+        warn(f"{folder / FILE} is of other weights, and left out; make it again with calibrate")
     return fitting
 
 

@@ -259,6 +259,7 @@ def test_legible(text: str, shown: str) -> None:
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=200), st.integers(20, 300))
+@example("\x1f\r0", 20)
 def test_wrapped_lines_hold_every_letter_and_fit(text: str, width: int) -> None:
     font = font_of(14)
     lines = list(wrapped(text, 1, lambda start, end: font.getlength(text[start:end]) <= width))
