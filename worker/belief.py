@@ -59,19 +59,18 @@ def _belief(
     found: Checked,
     doubts: list[str],
 ) -> Belief:
+    if score is None:  # the prompt gave it, or a corner of it: there is nothing to believe
+        return Belief()
     plausibility = math.prod(DOUBTS[doubt] for doubt in doubts)
-    parts = {
-        "score": score,
+    checks = {
         "presence": found.presence.get(entity.phrase),
         "agreement": agreement(box, found.alone.get(entity.phrase)),
         "mirror_agreement": agreement(box, found.mirrored.get(entity.phrase)),
         "naming": found.naming.get(box),
     }
-    edges = _edges(box, glances) if score is not None else {}
-    # of a box that the prompt gave there is nothing to believe
-    known = evidence(parts, plausibility) if score is not None else None
-    del parts["score"]
-    return Belief(**edges, **parts, plausibility=plausibility, doubts=",".join(doubts) or None, evidence=known)
+    known = evidence({"score": score, **checks}, plausibility)
+    named = ",".join(doubts) or None
+    return Belief(**_edges(box, glances), **checks, plausibility=plausibility, doubts=named, evidence=known)
 
 
 def _edges(box: Box, glances: Sequence[Glance]) -> dict[str, float]:

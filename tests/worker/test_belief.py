@@ -66,7 +66,7 @@ def test_inverted_box_has_no_evidence_at_all() -> None:
 def test_box_that_the_prompt_gave_is_neither_believed_nor_doubted() -> None:
     prompt = "<grounding><phrase>It</phrase><object><patch_index_0044><patch_index_0863></object> is"
     given, own = beliefs(f"<grounding><phrase> It</phrase>{SNOWMAN[SNOWMAN.index('<object>') :]} is{FIRE}", prompt)
-    assert (given.evidence, given.expected_x1, given.sigma_x1) == (None, None, None)
+    assert given == Belief()
     assert own.evidence == pytest.approx(0.5)
 
 
