@@ -106,6 +106,7 @@ class Runner:
         self.limits = self._zeros(slots, 5)  # see `limits_of`
         self.all_slots = torch.arange(slots, device=self.device)
         self._known: dict[int, int] = {}  # slot -> `next` of the rows that run, as the host knows it
+        self._ends: dict[int, int] = {}  # slot -> the first place that is past the limit of its row
 
     @torch.inference_mode()
     def prefill(self, plan: Plan) -> None:
@@ -130,13 +131,17 @@ class Runner:
     @torch.inference_mode()
     def decode(self, rules: Rules) -> None:
         """Up to `sync_every` tokens more for every row that is not done. Does not wait for the device."""
-        self.steps += self.sync_every
+        left = max(self._ends[slot] - place for slot, place in self._known.items())
+        if left <= 0:  # answers that were given, and rows of a single token
+            return
+        steps = self.sync_every if self._graphed else min(left, self.sync_every)
+        self.steps += steps
         if self._graphed:
             self._graph(rules).replay()
             return
-        context = round_up(max(self._known.values()) + self.sync_every, CONTEXT_STEP)
+        context = round_up(max(self._known.values()) + steps, CONTEXT_STEP)
         slots = self.all_slots[: max(self._known) + 1]
-        for _ in range(self.sync_every):
+        for _ in range(steps):
             self._step(slots, rules, min(context, self.length))
 
     @torch.inference_mode()
@@ -176,7 +181,9 @@ class Runner:
     def _prompts(self, rows: Sequence[Row], slots: Sequence[int]) -> "Prompts":
         """What a prefill needs to know of these rows."""
         ids = [[*row.prompt_ids, *row.answer_ids] for row in rows]
-        self._known |= {slot: len(row.prompt_ids) for slot, row in zip(slots, rows, strict=True)}
+        for slot, row in zip(slots, rows, strict=True):  # a prefill gives the first token
+            self._known[slot] = row.length if row.answer_ids else len(row.prompt_ids) + 1
+            self._ends[slot] = row.length
         given = [
             (number, slot, len(row.prompt_ids) + place)
             for number, (row, slot) in enumerate(zip(rows, slots, strict=True))
