@@ -10,4 +10,7 @@ RESAMPLE = Extension(
     optional=True,
 )
 
-setup(ext_modules=[RESAMPLE])
+setup(
+    ext_modules=[RESAMPLE],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},  # one wheel for every Python from 3.11 on
+)

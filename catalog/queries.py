@@ -117,17 +117,6 @@ def failures_of(reader: Reader, image: str, uri: str) -> Answer | None:
     return _some(reader, query, {"id": int(image)} if by_id else {"uri": uri})
 
 
-def boxes_of(reader: Reader, annotation_id: int, job: str) -> Answer | None:
-    """The boxes of an annotation in the order of its caption."""
-    query = """
-        SELECT DISTINCT entity, box, phrase, x1, y1, x2, y2, px1, py1, px2, py2, score, phrase_score, valid,
-               expected_x1, expected_y1, expected_x2, expected_y2, sigma_px1, sigma_py1, sigma_px2, sigma_py2,
-               presence, agreement, mirror_agreement, naming, plausibility, doubts, evidence, trust
-        FROM groundings
-        WHERE annotation_id = :annotation AND job = :job ORDER BY entity, box"""
-    return _some(reader, query, {"annotation": annotation_id, "job": job})
-
-
 def _some(reader: Reader, query: str, values: dict[str, Any]) -> Answer | None:
     answer = reader.select(query, values)
     return answer if answer.rows else None

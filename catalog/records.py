@@ -49,6 +49,10 @@ class Box(NamedTuple):
         return left, top, int(self.x2 * width + 0.5), int(self.y2 * height + 0.5)
 
 
+BELIEF = Box._fields[Box._fields.index("presence") :]
+"""What there is to believe a box or not: fields of it, and columns of the view `groundings`."""
+
+
 class Entity(NamedTuple):
     """A phrase of the caption, `caption[start:end]`, with its boxes in their order."""
 
@@ -65,7 +69,8 @@ class Entity(NamedTuple):
 class Record(NamedTuple):
     """An image under a recipe: one row of the view `captions`, with its groundings.
 
-    Of the jobs that show it, `job` is the newest, or the one that was searched.
+    Of the jobs that show it, `job` is the newest, or the one that was searched. `input` is what the image brought to
+    the prompt; absent_phrase and the next two are the view's columns, None without `--verify`.
     """
 
     job: str
@@ -84,12 +89,17 @@ class Record(NamedTuple):
     format: str
     model: str
     revision: str
+    input: str | None
+    absent_phrase: str | None
+    yes_bias: float | None
+    absent_score: float | None
     entities: Sequence[Entity] = ()
 
 
 _FIELDS = """
     j.name, i.id, a.id, i.uri, r.task, COALESCE(a.prompt, r.prompt), a.caption, a.raw_text, a.finish_reason,
-    a.mean_logprob, c.width, c.height, c.sha256, c.format, r.model, r.revision
+    a.mean_logprob, c.width, c.height, c.sha256, c.format, r.model, r.revision,
+    (SELECT n.value FROM inputs n WHERE n.hash = a.input), a.absent_phrase, a.yes_bias, a.absent_score
 """
 
 
@@ -134,6 +144,17 @@ def every_record(reader: Reader, search: Search, *, at_once: int = AT_ONCE) -> I
         yield records_of(reader, hits, search.job)
 
 
+def boxes_of(reader: Reader, annotation_id: int, job: str) -> list[dict[str, Any]]:
+    """The boxes of an annotation in the order of its caption, each by the columns of the view `groundings`."""
+    query = f"""
+        SELECT DISTINCT entity, box, phrase, x1, y1, x2, y2, px1, py1, px2, py2, score, phrase_score, valid,
+               expected_x1, expected_y1, expected_x2, expected_y2, sigma_px1, sigma_py1, sigma_px2, sigma_py2,
+               {", ".join(BELIEF)}
+        FROM groundings
+        WHERE annotation_id = :annotation AND job = :job ORDER BY entity, box"""
+    return reader.select(query, {"annotation": annotation_id, "job": job}).records
+
+
 def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Entity]]:
     """The entities of annotations, each with its boxes."""
     query = f"""
@@ -141,8 +162,7 @@ def _entities(reader: Reader, annotations: Sequence[int]) -> dict[int, list[Enti
                b.x1, b.y1, b.x2, b.y2, b.area, b.score, b.valid,
                b.expected_x1, b.expected_y1, b.expected_x2, b.expected_y2,
                b.sigma_x1, b.sigma_y1, b.sigma_x2, b.sigma_y2,
-               b.presence, b.agreement, b.mirror_agreement, b.naming, b.plausibility, b.doubts, b.evidence,
-               {trust("b", "r")}
+               {", ".join(f"b.{name}" for name in BELIEF[:-1])}, {trust("b", "r")}
         FROM entities e
         JOIN annotations a ON a.id = e.annotation_id
         JOIN recipes r ON r.id = a.recipe_id

@@ -6,15 +6,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
-from kosmograph.display import Display
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from kosmograph.display import Display, View
 from kosmograph.exposure import warn_of_open_broker
 from kosmograph.folders import run_folder
 from kosmograph.redis_server import RedisServer
 from kosmograph.requests import OpenedJob, Request, find_sources, job_name, open_job, recipes_for
 from kosmograph.workers import WorkerPool, devices_for
 from producer.dispatcher import Dispatcher
+from producer.notices import Notifier
 from producer.queue import Queue
 from producer.registration import Totals
+from producer.targets import target_of
 from schemas.broker import EMBEDDED, broker_name
 from schemas.database import Database, patiently
 from schemas.errors import UsageError
@@ -28,6 +33,8 @@ from schemas.settings import Settings
 from schemas.signals import interruptible
 
 LOOK_S = 0.2
+TOLD_S = 20.0
+"""How long the end waits until somebody has been told of it."""
 LISTING_S = 2.0
 """How long a stop waits for a listing, which may itself wait for a server."""
 
@@ -45,6 +52,7 @@ def annotate(request: Request, settings: Settings, display: Display) -> Ending:
     """Run the job until every image is settled, the job is paused or cancelled, or the user interrupts."""
     if not settings.workers and not settings.broker:
         raise UsageError("--workers 0 waits for workers that run already: say with --broker where they listen")
+    target = target_of(settings.notify, settings.db) if settings.notify else None
     configure_logs(settings.model_copy(update={"log_level": "warning"}))  # the display tells the rest
     if settings.broker:
         warn_of_open_broker(settings.broker)
@@ -58,23 +66,38 @@ def annotate(request: Request, settings: Settings, display: Display) -> Ending:
         # what a run left that is dead, since its lock is ours; and what waits in a Redis that we may not be reading
         reclaim_broker(database, opened.job.id, EMBEDDED)
         requeue_stale(database, 0.0, opened.job.id)
-        run = _Run(database, opened, settings, display, interrupted, require_lock)
+        notifier = Notifier(database, target, opened.job.id) if target else None
+        run = JobRun(database, opened, settings, display, interrupted, require_lock, notifier)
         run.until_done()
         job = jobs.get_job(database, opened.job.id)
+        if notifier:
+            _tell_the_end(notifier, display)
     database.close()
     return Ending(job, run.totals, interrupted.is_set())
 
 
+def _tell_the_end(notifier: Notifier, display: Display) -> None:
+    """The job has an end without it as well: a database that is away now, or a target, changes nothing of that."""
+    try:
+        notifier.look()
+    except DBAPIError as error:
+        structlog.get_logger().warning("nobody was told", why=str(error.orig))
+    if told := notifier.in_hand:
+        display.say(f"telling {told}")
+    notifier.finish(TOLD_S)
+
+
 @dataclass
-class _Run:
+class JobRun:
     """One run: a listing and, once there is something to do, a queue, a dispatcher and workers."""
 
     database: Database
     opened: OpenedJob
     settings: Settings
-    display: Display
+    display: View
     interrupted: Event
     require_lock: Callable[[], None]
+    notifier: Notifier | None = None
     totals: Totals = field(default_factory=Totals)
     faults: list[BaseException] = field(default_factory=list)
     _check: Callable[[], object] = lambda: None
@@ -133,7 +156,7 @@ class _Run:
         stack.callback(pool.stop)
         queue = Queue(url, name)
         stack.callback(queue.close)
-        dispatcher = Dispatcher(self.database, queue, settings, self.opened.job.id)
+        dispatcher = Dispatcher(self.database, queue, settings, self.opened.job.id, notifier=self.notifier)
         thread = self._thread("dispatcher", lambda: dispatcher.run(stop))
         stack.callback(thread.join)
         stack.callback(stop.set)

@@ -1,8 +1,7 @@
 """`calibrate`: maps from evidence to the chance of being right, fitted, told, and stored."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from catalog.calibration.fit import calibration_of, too_few
 from catalog.calibration.judged import Judged, judge
 from catalog.calibration.truth import Truth, read_truth
 from kosmograph.control import open_database
+from kosmograph.files import require_place, written_whole
 from kosmograph.output import say, say_json, say_table, warn
 from schemas.calibration import Calibration, calibrations_json
 from schemas.database import Database
@@ -53,10 +53,8 @@ def _require_places(plot: Path | None, save: Path | None) -> None:
     if plot and plot.suffix.lower() != ".svg":
         raise UsageError(f"--plot writes SVG, as in --plot reliability.svg, not {plot.name}")
     for flag, path in (("--plot", plot), ("--save", save)):
-        if path and not path.parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent}; make it, or name another with {flag}")
-        if path and path.exists() and not path.is_file():
-            raise UsageError(f"{path} is no file that could be replaced; name another with {flag}")
+        if path:
+            require_place(path, flag)
 
 
 def _write(fitted: Sequence[Calibration], plot: Path | None, save: Path | None) -> None:
@@ -71,16 +69,11 @@ def _write(fitted: Sequence[Calibration], plot: Path | None, save: Path | None) 
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        with written_whole(path) as file:
+            file.write(text)
     except OSError as error:
         raise SetupError(f"{path} cannot be written: {error.strerror}; nothing was stored") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Seeing and changing the state of jobs."""
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from textwrap import shorten
@@ -16,26 +15,26 @@ if TYPE_CHECKING:
     from schemas.database import Database
     from schemas.ledger.jobs import Job
 
-WATCH_S = 2.0
 MOST_BROUGHT = 80
 """Characters of what a row of a manifest brought: a table has room for no more."""
 COLUMNS = ("job", "state", "images", "recipes", "annotated", "reused", "failed", "pending", "images_per_s")
 
 
 def show_status(job: str | None, *, watch: bool, as_json: bool, db: str | None) -> int:
-    """Print the progress of all jobs, or of one, and again while one of them runs if wanted; the exit code."""
+    """Print the progress of all jobs, or of one; go on looking while one of them runs if wanted; the exit code."""
     with open_database(db) as reader:
-        while True:
-            if job is not None:
-                require_job(reader, job)
-            rows = progress_of(reader, job).records
-            if as_json:
-                say_json(rows)
-            else:
-                _say_progress(rows)
-            if not watch or all(row["state"] != "running" for row in rows):
-                return 0
-            time.sleep(WATCH_S)
+        if job is not None:
+            require_job(reader, job)
+        rows = progress_of(reader, job).records
+    if watch and any(row["state"] == "running" for row in rows):
+        from kosmograph.watch import watch as keep_looking
+
+        return keep_looking(job, as_json=as_json, db=db)
+    if as_json:
+        say_json(rows)
+    else:
+        _say_progress(rows)
+    return 0
 
 
 def _say_progress(rows: list[dict[str, Any]]) -> None:

@@ -4,16 +4,28 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kosmograph.output import duration
 from schemas.ledger.jobs import Job
 from schemas.uris import printable
 
 LINE_EVERY_S = 10.0
 RATE_OVER_S = 30.0
+
+
+class View(Protocol):
+    """What a run tells how far it is."""
+
+    def showing(self, name: str) -> AbstractContextManager[None]: ...
+
+    def update(self, job: Job, *, listed: bool) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 class Display:
@@ -100,9 +112,11 @@ def counting(what: str, total: int, of: str) -> Iterator[Callable[[], None]]:
         yield one_more
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `7 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+@contextmanager
+def amounts(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with how many more are done, while the block runs: a bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda more: bar.advance(task, more)

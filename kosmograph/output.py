@@ -87,8 +87,27 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
+def believed(score: float | None, trust: float | None, doubts: str | None) -> str:
+    """`  score 0.85  trust 0.90  doubts: repeated`, as far as it is known of a box."""
+    figures = "".join(f"  {name} {v:.2f}" for name, v in (("score", score), ("trust", trust)) if v is not None)
+    return figures + (f"  doubts: {printable(doubts.replace(',', ', '))}" if doubts else "")
+
+
 def db_option(settings: "Settings") -> str:
     """` --db URL` for a command to be typed, if it needs one. A server's URL may hold a password, and is left out."""
     if settings.db == database_url(None):
         return ""
     return f" --db {shlex.quote(settings.db)}" if settings.db.startswith("sqlite") else " --db URL"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min`, `3 h 20 min`, `3 days 4 h`, `90 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 2 * 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    days, hours = divmod(round(minutes / 60), 24)
+    return f"{days:,} days {hours} h" if hours else f"{days:,} days"

@@ -1,16 +1,15 @@
 """`report`: a job on one page, written whole or not at all."""
 
-import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog.queries import Place, places_of
 from kosmograph.control import open_database
+from kosmograph.files import require_place, written_whole
 from kosmograph.output import db_option, say, warn
 from kosmograph.pictures import Originals
-from schemas.errors import SetupError, UsageError
+from schemas.errors import SetupError
 from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def write_report(job: str, out: Path, *, pictures: int, allow_http: bool | None,
         from catalog.report.page import page_of
     except ImportError as error:
         raise SetupError(f"a report needs {error.name}: pip install 'kosmograph[gallery]'") from None
-    _require_place(out)
+    require_place(out, "--out FILE.html")
     settings = load_settings(db=db, allow_http=allow_http)
     figures, records, places = _count(job, pictures, db)
     shown = _draw(records, places, settings)
@@ -68,21 +67,9 @@ def _draw(records: "list[Record]", places: dict[int, Place], settings: Settings)
     return [shown(record, lambda one: originals.picture(places[one.image_id]), most) for record in each]
 
 
-def _require_place(out: Path) -> None:
-    """Before an hour is spent on counting."""
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent}; make it, or name another with --out FILE.html")
-    if out.exists() and not out.is_file():
-        raise UsageError(f"{out} is no file that could be replaced; name another with --out FILE.html")
-
-
 def _write(out: Path, page: str) -> None:
-    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        beside.write_text(page, encoding="utf-8")
-        os.replace(beside, out)
+        with written_whole(out) as file:
+            file.write(page)
     except OSError as error:
         raise SetupError(f"the report cannot be written to {out}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)

@@ -47,7 +47,8 @@ class Request:
     absent: Sequence[str] = ()
     job: str | None = None
     exact: bool = False
-    priority: int = 0
+    priority: int | None = None
+    """None: what the job has, or 0 for a new one."""
     strict: bool = False
     limit: int | None = None
     roots: Sequence[str] = ()

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -33,7 +34,8 @@ INDEXING_S = 1.0
 
 
 def serve(host: str, port: int, *, token: str | None, allow_http: bool | None, db: str | None) -> int:
-    """Show the gallery until Ctrl-C; the exit code."""
+    """Show the gallery until Ctrl-C or SIGTERM; the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises what it was stopped by once more
     try:
         import jinja2  # noqa: F401
         import starlette  # noqa: F401

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from catalog.queries import boxes_of, failures_of, image_of, places_of
+from catalog.queries import failures_of, image_of, places_of
 from catalog.reader import Reader
-from catalog.records import records_of
+from catalog.records import boxes_of, records_of
 from catalog.search import Hit
 from kosmograph.control import asked, open_database
-from kosmograph.output import say, say_json
+from kosmograph.output import believed, say, say_json
 from kosmograph.pictures import Originals, save_picture
 from schemas.errors import UsageError
 from schemas.settings import Settings, load_settings
@@ -54,8 +54,7 @@ def _found(database: Reader, image: str, uri: str, job: str | None) -> list[dict
     found: dict[int, dict[str, Any]] = {}
     for row in captions.rows:
         one = dict(zip(captions.columns, row, strict=True))
-        boxes = boxes_of(database, one["annotation_id"], one["job"])
-        one["boxes"] = [dict(zip(boxes.columns, box, strict=True)) for box in boxes.rows] if boxes else []
+        one["boxes"] = boxes_of(database, one["annotation_id"], one["job"])
         found.setdefault(one["annotation_id"], one)
     return list(found.values())
 
@@ -65,9 +64,7 @@ def _say(one: dict[str, Any]) -> None:
     say(f"{printable(one['uri'])}  {size}  {origin}")
     say(f"  {printable(one['caption'])}")
     for box in one["boxes"]:
-        score = "" if box["score"] is None else f"  score {box['score']:.2f}"
-        trust = "" if box["trust"] is None else f"  trust {box['trust']:.2f}"
-        doubts = f"  doubts: {printable(box['doubts'].replace(',', ', '))}" if box["doubts"] else ""
+        belief = believed(box["score"], box["trust"], box["doubts"])
         flag = "" if box["valid"] else "  (not a box: its corners are the wrong way round)"
         corners = ", ".join(str(box[name]) for name in ("px1", "py1", "px2", "py2"))
-        say(f"    {printable(box['phrase']) or '(no phrase)'}: pixels ({corners}){score}{trust}{doubts}{flag}")
+        say(f"    {printable(box['phrase']) or '(no phrase)'}: pixels ({corners}){belief}{flag}")

@@ -13,19 +13,27 @@ from schemas.uris import printable
 DONE, TROUBLE, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
 
 
-def print_summary(ending: Ending, settings: Settings) -> int:
-    """Print how the run ended on standard output; the exit code."""
-    job, db = ending.job, db_option(settings)
-    name = shlex.quote(job.name)
-    say(counts(job))
-    if line := skipped(ending.totals):
-        say(line)
-    if ending.interrupted:
+def print_summary(ending: Ending, settings: Settings, *, quiet: bool = False) -> int:
+    """Print how the run ended on standard output; the exit code. With `quiet`, nothing of what went well."""
+    if not ending.interrupted:
+        return print_end(ending.job, settings, quiet=quiet, again="the same command", totals=ending.totals)
+    if not quiet:
+        say(counts(ending.job))
         say("interrupted; the same command continues where it stopped")
-        return INTERRUPTED
+    return INTERRUPTED
+
+
+def print_end(job: Job, settings: Settings, *, quiet: bool, again: str, totals: Totals | None = None) -> int:
+    """Print how a job ended, or why it has paused, on standard output; the exit code. `again` is what to do later."""
+    name, db = shlex.quote(job.name), db_option(settings)
+    if quiet and job.state == "finished" and not job.failed:
+        return DONE
+    say(counts(job))
+    if totals and (line := skipped(totals)):
+        say(line)
     if job.state in ("paused", "cancelled"):
         reason = f": {printable(job.reason)}" if job.reason else ""
-        resume = f"; then: kosmograph resume {name}{db}, or the same command" if job.state == "paused" else ""
+        resume = f"; then: kosmograph resume {name}{db}, or {again}" if job.state == "paused" else ""
         print(f"kosmograph: the job is {job.state}{reason}{resume}", file=sys.stderr)  # noqa: T201
         return TROUBLE
     if job.annotated + job.reused:
@@ -33,7 +41,7 @@ def print_summary(ending: Ending, settings: Settings) -> int:
         say(f"  a picture: kosmograph show URI --save picture.png{db}")
     if job.failed:
         say(f"  failures:  kosmograph failures {name}{db}")
-        say(f"  again:     kosmograph retry {name}{db}, then the same command")
+        say(f"  again:     kosmograph retry {name}{db}, then {again}")
     return SOME_FAILED if job.failed else DONE
 
 

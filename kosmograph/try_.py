@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from catalog.calibration.isotonic import Curve, value_at
-from catalog.records import Box, Entity
-from kosmograph.output import say, say_json
+from catalog.records import BELIEF, Box, Entity
+from kosmograph.output import believed, say, say_json
 from kosmograph.pictures import Originals, save_picture
 from kosmograph.requests import Request, calibrations_of, recipes_for
 from schemas import grounding
@@ -19,9 +19,6 @@ from schemas.heads import head_of
 from schemas.results import Annotation, Belief
 from schemas.settings import Settings
 from schemas.uris import absolute_uri, printable
-
-KNOWN = ("presence", "agreement", "mirror_agreement", "naming", "plausibility", "doubts", "evidence", "trust")
-"""What --json says of a box beside its place and score, as the view `groundings` does."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +111,8 @@ def _say_answer(answer: Answer, raw: bool) -> None:
     say(f"  {printable(answer.annotation.grounding.caption)}")
     for entity, box in _boxes(answer):
         corners = ", ".join(f"{value:.3f}" for value in (box.x1, box.y1, box.x2, box.y2))
-        score = "" if box.score is None else f"  score {box.score:.2f}"
-        trust = "" if box.trust is None else f"  trust {box.trust:.2f}"
-        doubts = f"  doubts: {box.doubts.replace(',', ', ')}" if box.doubts else ""
-        say(f"    {printable(entity.phrase) or '(no phrase)'}: ({corners}){score}{trust}{doubts}")
+        belief = believed(box.score, box.trust, box.doubts)
+        say(f"    {printable(entity.phrase) or '(no phrase)'}: ({corners}){belief}")
 
 
 def _boxes(answer: Answer) -> Iterator[tuple[Entity, Box]]:
@@ -138,7 +133,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
                 "score": box.score,
                 "phrase_score": entity.score,
                 "valid": box.valid,
-                **{name: getattr(box, name) for name in KNOWN},
+                **{name: getattr(box, name) for name in BELIEF},
             }
             for entity, box in _boxes(answer)
         ],

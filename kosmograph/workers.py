@@ -28,9 +28,10 @@ GAVE_UP = (1, 2)
 
 @dataclass
 class _Place:
-    """One device, and the worker that has it now."""
+    """One device, and the worker that has it now. Its metrics are at a port of the place."""
 
     device: str
+    metrics_port: int
     name: str
     child: Child
     empty_deaths: int = 0
@@ -53,7 +54,8 @@ class WorkerPool:
         self._settings, self._folder = settings.model_copy(update={"workers": len(devices)}), folder
         self._options = [*(["--revision", revision] if revision else []), *(["--dtype", dtype] if dtype else [])]
         self._database = Database(settings.db)
-        self._places = [self._start(device) for device in devices]
+        first = settings.metrics_port
+        self._places = [self._start(device, first and first + index) for index, device in enumerate(devices)]
 
     def check(self) -> int:
         """Replace dead workers; how many had died.
@@ -87,7 +89,7 @@ class WorkerPool:
         if place.child.code in GAVE_UP or place.empty_deaths >= MOST_EMPTY_DEATHS:
             self._give_up(place)
             return
-        fresh = self._start(place.device)
+        fresh = self._start(place.device, place.metrics_port)
         place.name, place.child, place.since = fresh.name, fresh.child, fresh.since
 
     def _give_up(self, place: _Place) -> None:
@@ -98,11 +100,12 @@ class WorkerPool:
             raise SetupError(said)
         logger.error(said, left=len(self._places))
 
-    def _start(self, device: str) -> _Place:
+    def _start(self, device: str, metrics_port: int) -> _Place:
         name = f"{os.uname().nodename}:{device}:{uuid.uuid4().hex[:6]}"
         command = [*python("kosmograph"), "worker", "--name", name, "--device", device, *self._options]
         log = self._folder / f"worker-{name.replace(':', '-')}.log" if self._folder else None
-        return _Place(device, name, Child(command, log, os.environ | environment(self._settings)))
+        settings = self._settings.model_copy(update={"metrics_port": metrics_port})
+        return _Place(device, metrics_port, name, Child(command, log, os.environ | environment(settings)))
 
 
 def devices_for(settings: Settings, gpus: str | None = None, found: Callable[[], list[str]] | None = None) -> list[str]:

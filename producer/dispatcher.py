@@ -1,13 +1,16 @@
 """The dispatcher: the only code that enqueues. Any number may run; the ledger keeps them apart."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Event
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from producer.notices import Notifier
 from producer.queue import BrokerErrors, Queue
+from producer.tally import Tally
 from schemas.broker import CELERY_SETTINGS
 from schemas.caption_search import AT_ONCE, index_captions
 from schemas.database import Database, is_passing
@@ -40,6 +43,8 @@ class Dispatcher:
     queue: Queue
     settings: Settings
     job_id: int | None = None
+    tally: Tally = field(default_factory=Tally)
+    notifier: Notifier | None = None
     _empty_since: dict[str, float] = field(default_factory=dict)
     _made_way: dict[str, float] = field(default_factory=dict)
     _asked_at: float = field(default_factory=time.time)
@@ -49,36 +54,44 @@ class Dispatcher:
 
     def run(self, stop: Event) -> None:
         """Step until told to stop. A database or a Redis that is away is waited for."""
-        away = False
         if self.job_id is None:
             self._asked_at = 0.0  # whatever has kept us away may have kept the workers from their leases
         while not stop.is_set():
+            self.tally.turned_at = self.tally.now()
             try:
                 self.step()
-                if away:
+                if self.tally.reached is False:
                     log.info("back to work")
-                away = False
+                self.tally.reached = True
             except (*BrokerErrors, DBAPIError) as error:
                 if isinstance(error, DBAPIError) and not is_passing(error):
                     raise
                 # to wait for Redis alone keeps nobody from renewing
                 self._asked_at = 0.0 if isinstance(error, DBAPIError) else time.time()
-                if not away:
+                if self.tally.reached is not False:
                     log.warning("waiting for database and broker", error=_first_line(error))
-                away = True
-            stop.wait(self.settings.dispatch_interval_s * (MOST_PAUSES if away else 1))
+                    self.tally.outages += 1
+                self.tally.reached = False
+            stop.wait(self.settings.dispatch_interval_s * (1 if self.tally.reached else MOST_PAUSES))
 
     def step(self) -> int:
         """One round; how many chunks were sent."""
+        republished = self.tally.republished
         if stale := dispatch.requeue_stale(self.database, STALE_S, self.job_id):
+            republished["stale"] += stale
             log.warning("chunks that no worker took go back", chunks=stale)
         if self._may_blame() and (crashed := dispatch.reclaim_expired(self.database, self.job_id)):
+            republished["expired"] += crashed
             log.warning("leases expired", chunks=crashed)
         finished = jobs.finish_jobs(self.database, self.job_id)
         for name in finished:
             log.info("job finished", job=name)
+        if self.notifier is not None:
+            self.notifier.look()
         self._index_captions(whole=bool(finished))
-        return sum(self._feed(queue) for queue in dispatch.open_queues(self.database, self.job_id))
+        queues = dispatch.open_queues(self.database, self.job_id)
+        self._forget_all_but(queues)
+        return sum(map(self._feed, queues))
 
     def _may_blame(self) -> bool:
         """Whether a lease that has expired tells of a dead worker.
@@ -105,7 +118,7 @@ class Dispatcher:
 
     def _feed(self, queue: str) -> int:
         low, high = self.settings.queue_low, max(self.settings.queue_high, self.settings.queue_low)
-        length = self.queue.length(queue)
+        length = self.tally.lengths[queue] = self.queue.length(queue)
         self._put_back_lost(queue, length)
         if self.job_id is None:
             self._make_way(queue)
@@ -114,9 +127,11 @@ class Dispatcher:
         if length >= low:
             return 0
         departures = dispatch.take_pending(self.database, queue, self.queue.name, high - length, self.job_id)
-        return self.queue.send(
+        sent = self.queue.send(
             queue, departures, lambda left: dispatch.put_back(self.database, left.chunk_id, left.fence)
         )
+        self.tally.sent += sent
+        return sent
 
     def _make_way(self, queue: str) -> None:
         """A job that should have its turn does not wait until the queue is through with the others."""
@@ -137,7 +152,14 @@ class Dispatcher:
         if now - self._empty_since.setdefault(queue, now) < grace_s:
             return
         if lost := dispatch.requeue_lost(self.database, queue, self.queue.name, grace_s):
+            self.tally.republished["lost"] += lost
             log.warning("chunks lost by the broker go back", chunks=lost, queue=queue)
+
+    def _forget_all_but(self, queues: Sequence[str]) -> None:
+        """Where no queue has to be fed, the broker is asked all the same, lest it be missed when one has."""
+        self.tally.lengths = {name: length for name, length in self.tally.lengths.items() if name in queues}
+        if not queues:
+            self.queue.ping()
 
 
 def _first_line(error: Exception) -> str:

@@ -30,6 +30,10 @@ class Queue:
         """How many messages wait. Raises one of BrokerErrors."""
         return int(self._connection.default_channel.client.llen(queue))
 
+    def ping(self) -> None:
+        """Raises one of BrokerErrors where the broker does not answer."""
+        self._connection.default_channel.client.ping()
+
     def send(self, queue: str, departures: Sequence[Departure], failed: Callable[[Departure], object]) -> int:
         """Publish one message a chunk; how many went out.
 

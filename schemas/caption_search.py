@@ -6,9 +6,10 @@ when a job ends and now and then while it runs: beside each chunk it would take 
 transaction that all others wait for.
 """
 
+import json
 import string
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from schemas.database import Database
 
@@ -37,6 +38,12 @@ _ADD = text(
     f"""INSERT INTO {TABLE} (rowid, caption)
         SELECT id, caption FROM annotations WHERE id > :last ORDER BY id LIMIT :most"""
 )
+# the index has no captions of its own: it must be told which words go, and nothing of what it never had
+_REMOVE = text(
+    f"""INSERT INTO {TABLE} ({TABLE}, rowid, caption)
+        SELECT 'delete', id, caption FROM annotations
+        WHERE id IN (SELECT value FROM json_each(:ids)) AND id IN (SELECT id FROM {TABLE}_docsize)"""
+)
 # SQLite numbers annotations in the order in which they are committed, since writers go one by one
 _LAST = text(f"SELECT COALESCE(MAX(id), 0) FROM {TABLE}_docsize")
 
@@ -52,3 +59,9 @@ def index_captions(database: Database, at_once: int = AT_ONCE) -> int:
     with database.write() as connection:
         last = connection.execute(_LAST).scalar_one()
         return connection.execute(_ADD, {"last": last, "most": at_once}).rowcount
+
+
+def unindex_captions(connection: Connection, annotation_ids: list[int]) -> None:
+    """Take captions out of the index, before their annotations are deleted. PostgreSQL does so by itself."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(_REMOVE, {"ids": json.dumps(annotation_ids)})

@@ -28,3 +28,8 @@ def visible_gpus() -> list[str] | None:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves to this process, as numbers or names; None where it is not set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return None if visible is None else [one for one in map(str.strip, visible.split(",")) if one not in ("", "-1")]
+
+
+def with_variables(variables: dict[str, str]) -> dict[str, str]:
+    """This process's environment with these variables on top: what a command is run in."""
+    return os.environ | variables

@@ -16,6 +16,7 @@ Whether a failure is transient or permanent is decided where it is raised.
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 TRY_AGAIN = 75
 """The exit code of a service that another may replace with better luck (EX_TEMPFAIL of sysexits.h): the GPU is lost to
@@ -40,6 +41,61 @@ class Code(StrEnum):
     BAD_INPUT = "bad_input"
     MODEL_ERROR = "model_error"
     INTERNAL = "internal"
+
+
+class About(NamedTuple):
+    """What a code means to the person whose image it is, whether it is tried again by itself, and what to do."""
+
+    meaning: str
+    again: str
+    remedy: str
+
+
+NEVER, LATER = "no", "yes"
+ABOUT = {
+    Code.NOT_FOUND: About(
+        "There is no such file, object, bucket or page.", NEVER, "Correct the list, the bucket's name or the mount."
+    ),
+    Code.ACCESS_DENIED: About(
+        "It may not be read: credentials, an archived object, a file outside the job's folders, or the web is off.",
+        NEVER,
+        "The message says which: renew credentials, restore the object, or give `--root` or `--allow-http`.",
+    ),
+    Code.STORAGE_UNAVAILABLE: About(
+        "The storage did not do its part: no connection, a server's error, or a file that changed while it was read.",
+        LATER,
+        "See to the network or the storage, then `retry`.",
+    ),
+    Code.THROTTLED: About("The storage asks to slow down.", LATER, "Fewer workers, or more prefixes; then `retry`."),
+    Code.TIMEOUT: About(
+        "It took too long to fetch, or to decode.",
+        "a fetch yes, decoding no",
+        "Raise `KOSMOGRAPH_FETCH_TIMEOUT_S` or `KOSMOGRAPH_DECODE_TIMEOUT_S`, then `retry`.",
+    ),
+    Code.EMPTY_FILE: About("It has no bytes.", NEVER, "Upload it again; a new version is tried by itself."),
+    Code.NOT_AN_IMAGE: About("Its bytes are no picture's.", NEVER, "Leave it out, with `--exclude`."),
+    Code.UNSUPPORTED_FORMAT: About("A kind of picture that is not read.", NEVER, "Convert it to JPEG or PNG."),
+    Code.TRUNCATED: About("The picture is damaged or cut short.", NEVER, "Upload it again."),
+    Code.TOO_LARGE: About(
+        "More bytes, pixels or memory than one picture may take.",
+        NEVER,
+        "Raise `KOSMOGRAPH_MAX_BYTES`, `KOSMOGRAPH_MAX_PIXELS` or `KOSMOGRAPH_MAX_MEMORY_BYTES`, then `retry`.",
+    ),
+    Code.DECODER_CRASHED: About("The process that decoded it died with it.", NEVER, "Look at the file; convert it."),
+    Code.CRASHED_WORKER: About(
+        "Two workers died with it, alone.", NEVER, "Look at the file and at the worker's log, then `retry`."
+    ),
+    Code.BAD_INPUT: About(
+        "The cell of the manifest makes no prompt: it is empty, holds a tag, or is no region.",
+        NEVER,
+        "Correct the cell.",
+    ),
+    Code.MODEL_ERROR: About(
+        "The model could not answer this prompt for this image.", NEVER, "The message says why; shorten the prompt."
+    ),
+    Code.INTERNAL: About("A bug in Kosmograph.", NEVER, "Report it with the message, then `retry`."),
+}
+"""For the reference of error codes: docs/reference/errors.md."""
 
 
 SOURCE_FAULTS = frozenset({Code.NOT_FOUND, Code.ACCESS_DENIED, Code.STORAGE_UNAVAILABLE})

@@ -31,6 +31,18 @@ def tag_in(text: str) -> str | None:
     return found[0] if found else None
 
 
+def fractions(x1: float, y1: float, x2: float, y2: float, size: tuple[float, float]) -> Corners:
+    """A box in pixels as fractions of an image of this size (width, height)."""
+    width, height = size
+    return x1 / width, y1 / height, x2 / width, y2 / height
+
+
+def from_coco(bbox: tuple[float, float, float, float], size: tuple[float, float]) -> Corners:
+    """COCO's left, top, width, height as fractions of an image of this size."""
+    x, y, width, height = bbox
+    return fractions(x, y, x + width, y + height, size)
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A box as fractions of the upright image, from the cells `first` and `second` of the 32×32 grid.

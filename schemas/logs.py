@@ -12,9 +12,13 @@ QUIET = ("celery", "kombu", "botocore", "urllib3", "alembic", "httpx", "huggingf
 
 
 def configure_logs(settings: Settings, **context: Any) -> None:
-    """Set up logging for this process; `context` (a worker's name, say) is in each of its lines."""
+    """Set up logging for this process; `context` (a worker's name, say) is in each of its lines.
+
+    So is what a thread has bound with `structlog.contextvars` (its chunk, say), which no other thread inherits.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        lambda logger, method, event: context | event,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -38,7 +42,6 @@ def configure_logs(settings: Settings, **context: Any) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(**context)
 
 
 def _json() -> Any:

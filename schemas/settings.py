@@ -30,34 +30,41 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=0, description="worker processes that `annotate` starts; 0 where some run already")
     slots: int = Field(0, ge=0, description="rows that the model decodes at once; 0: from free memory")
     prefetch_bytes: int = Field(256 * 2**20, gt=0, description="decoded images in a worker; one is 150 kB")
-    loader_processes: int = Field(0, ge=0, description="0: from the number of cores")
-    torch_threads: int = Field(0, ge=0, description="0: from the number of cores")
+    loader_processes: int = Field(0, ge=0, description="that fetch and decode; 0: from the number of cores")
+    torch_threads: int = Field(0, ge=0, description="on a CPU; 0: from the number of cores")
 
     # how much one image may cost
-    max_bytes: int = Field(256 * 2**20, gt=0)
-    max_pixels: int = Field(178_956_970, gt=0, description="Pillow's own error limit")
+    max_bytes: int = Field(256 * 2**20, gt=0, description="of a file")
+    max_pixels: int = Field(178_956_970, gt=0, description="of an image; Pillow's own error limit")
     max_memory_bytes: int = Field(1536 * 2**20, gt=0, description="of one loader process, over its baseline")
-    decode_timeout_s: float = Field(20.0, gt=0)
-    fetch_timeout_s: float = Field(60.0, gt=0)
+    decode_timeout_s: float = Field(20.0, gt=0, description="to decode one image")
+    fetch_timeout_s: float = Field(60.0, gt=0, description="to fetch one image")
 
     # ledger and queue
-    chunk_size: int = Field(64, ge=1, le=10_000)
-    lease_s: float = Field(40.0, gt=0)
-    requeue_grace_s: float = Field(20.0, ge=0)
+    chunk_size: int = Field(64, ge=1, le=10_000, description="images that travel together")
+    lease_s: float = Field(40.0, gt=0, description="how long a silent worker keeps its chunks")
+    requeue_grace_s: float = Field(20.0, ge=0, description="what the queue has lost is sent again after")
     queue_low: int = Field(64, ge=1, description="the dispatcher refills below this many messages")
-    queue_high: int = Field(256, ge=1, description="up to this many")
-    dispatch_interval_s: float = Field(0.5, gt=0)
-    max_tries: int = Field(5, ge=1)
+    queue_high: int = Field(256, ge=1, description="the dispatcher refills up to this many")
+    dispatch_interval_s: float = Field(0.5, gt=0, description="between two looks of the dispatcher")
+    max_tries: int = Field(5, ge=1, description="attempts before a transient failure is recorded")
     retry_base_s: float = Field(5.0, ge=0, description="doubles with each try, with jitter")
     breaker_images: int = Field(100, ge=1, description="source faults in a row that pause a job")
+
+    # the morning after
+    notify: str = Field("", repr=False, description="URL or command that is told when a job ends or pauses")
 
     # the gallery
     gallery_token: str = Field("", repr=False, description="what a browser must know; empty: nothing, on loopback")
     gallery_cache: str = Field("", description="folder of its thumbnails; empty: one in the user's cache folder")
     gallery_cache_bytes: int = Field(512 * 2**20, gt=0, description="the most they take")
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "console", "json"] = "auto"
+    # metrics and health
+    metrics_port: int = Field(0, ge=0, le=65_535, description="of a worker or dispatcher; 0: none are served")
+    metrics_host: str = Field("127.0.0.1", description="the address that they are served on")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
+    log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: JSON unless on a terminal")
 
 
 def load_settings(**flags: object) -> Settings:

@@ -94,6 +94,7 @@ jobs = Table(
     Column("created_at", Double, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("finished_at", Double),
+    Column("announced", Text, comment="the end or pause that was last told: --notify"),
     _one_of("state", JOB_STATES),
 )
 
@@ -137,6 +138,7 @@ chunks = Table(
     Column("queued_at", Double),
     Column("worker", Text, comment="who runs it"),
     Column("lease_until", Double),
+    Column("claimed_at", Double, comment="since when that worker has had it"),
     _one_of("state", CHUNK_STATES),
     # all of them hold unfinished chunks only, and what is asked for often is one range of one of them. SQLite uses one
     # only where a statement says its condition word for word: see schemas/ledger/states.py

@@ -1,3 +1,3 @@
 """The version of the schema that this Kosmograph reads and writes: the newest of `schemas/migrations/versions`."""
 
-HEAD = "0005"
+HEAD = "0006"

@@ -1,7 +1,7 @@
 """The public views: what people query. Names and columns are stable; new columns come at the end.
 
 Views are code, not data: every migration drops them first and makes them anew afterwards, as they are at the version
-that it arrives at.
+that it arrives at. What their columns mean is in schemas/meanings.py.
 """
 
 from schemas.relations import RELATIONS, relation

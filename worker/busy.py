@@ -46,6 +46,11 @@ class WorkClock:
                     self._until_then_s += self._now() - self._since
 
     @property
+    def chunks(self) -> int:
+        """How many are in work."""
+        return self._chunks
+
+    @property
     def elapsed_s(self) -> float:
         with self._lock:
             return self._until_then_s + (self._now() - self._since if self._chunks else 0.0)
@@ -88,7 +93,7 @@ class Reporter:
             self._last, figures = after, after.figures
             log.info(
                 event,
-                images_per_s=round((figures.images - before.figures.images) / worked_s, 1),
+                images_per_s=round((_looked_at(figures) - _looked_at(before.figures)) / worked_s, 1),
                 busy_share=round(min(1.0, (figures.busy_s - before.figures.busy_s) / worked_s), 3),
                 slots=figures.slots,
                 waiting=figures.waiting,
@@ -97,3 +102,8 @@ class Reporter:
 
     def _mark(self) -> Mark:
         return Mark(self.engine.figures, self.clock.elapsed_s)
+
+
+def _looked_at(figures: Figures) -> int:
+    """Images; those that were mirrored for a check are the same ones again."""
+    return figures.images - figures.images_again

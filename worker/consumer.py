@@ -22,7 +22,7 @@ from schemas.messages import TASK_NAME
 from schemas.settings import Settings
 from schemas.signals import STOP_SIGNALS, hear
 from worker.prefetch import Target, prefetch_of
-from worker.probe import BrokerProbe
+from worker.probe import BrokerLink, BrokerProbe
 from worker.tasks import ChunkTask
 
 log = structlog.get_logger()
@@ -30,7 +30,9 @@ FAREWELL_S = 3.0
 """How long a worker that is through with its chunks waits for a broker which does not answer."""
 
 
-def consume(settings: Settings, task: ChunkTask, queue: str, slots: int, abandon: Callable[[], object]) -> None:
+def consume(
+    settings: Settings, task: ChunkTask, queue: str, slots: int, link: BrokerLink, abandon: Callable[[], object]
+) -> None:
     """Work on what comes through the queue until SIGTERM or SIGINT, and until the last chunk is out.
 
     So much is taken at a time as keeps an engine of so many slots busy. `abandon` is to end the process: it is called,
@@ -38,7 +40,7 @@ def consume(settings: Settings, task: ChunkTask, queue: str, slots: int, abandon
     """
     target, over = Target(slots), Event()
     worker = Worker(
-        app=make_app(settings.broker, task, BrokerProbe, prefetch_of(target)),
+        app=make_app(settings.broker, task, link, BrokerProbe, prefetch_of(target)),
         hostname=f"kosmograph@{task.name}",
         pool_cls="threads",
         concurrency=target.most_chunks,
@@ -69,12 +71,12 @@ def consume(settings: Settings, task: ChunkTask, queue: str, slots: int, abandon
         raise SetupError("the consumer of the queue gave out; the log above says how")
 
 
-def make_app(broker: str, task: ChunkTask, *steps: type[StartStopStep]) -> Celery:
-    """Celery with the one task, and with these steps of ours in its consumer."""
+def make_app(broker: str, task: ChunkTask, link: BrokerLink, *steps: type[StartStopStep]) -> Celery:
+    """Celery with the one task, and with these steps of ours in its consumer, of which one may tell `link`."""
     app = Celery("kosmograph", broker=broker, set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
     app.task(name=TASK_NAME, base=AnyArguments, ignore_result=True, shared=False)(_as_function(task))
-    app.refuse = task.refuse
+    app.refuse, app.link = task.refuse, link
     app.steps["consumer"].update([WireGuard, *steps])
     return app
 

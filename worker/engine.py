@@ -20,6 +20,7 @@ from worker.faults import Fault, describe
 from worker.generation import Figures, Generation, Request
 from worker.memory import slots_that_fit
 from worker.model import Kosmos
+from worker.observer import Observer, TurnClock
 from worker.runner import Ended, Runner, round_up
 from worker.scheduler import Plan, Row, Scheduler
 from worker.uploads import SHAPE
@@ -49,6 +50,7 @@ class Engine:
         sync_every: int = 0,
         refill: float = 0.0,
         compile_after: int | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """`slots` rows at once, or with 0 as many as there is memory for; 0 in the next two is what suits the device.
 
@@ -62,7 +64,9 @@ class Engine:
         self._runner = Runner(model, sync_every=sync_every, compile_after=compile_after)
         self._scheduler = Scheduler()
         self._ended: deque[tuple[Row, Ended]] = deque()
-        self._generations = self._tokens = 0
+        self._observer = observer or Observer()
+        self._clock = TurnClock(self._observer, at_once=model.device.type == "cpu")
+        self._generations = self._tokens = self._images_again = 0
         self._busy_s = 0.0
         self._changed = threading.Condition()
         self._end: EngineBroken | EngineClosed | None = None
@@ -80,6 +84,9 @@ class Engine:
         with self._changed:
             if self._end:
                 return _failed(self._end)
+            row.submitted_at = time.monotonic()
+            if not self._scheduler.busy:
+                self._runner.moved_at = row.submitted_at
             self._scheduler.add(row)
             self._changed.notify()
         return row.future
@@ -97,6 +104,8 @@ class Engine:
                 waiting=len(self._scheduler.waiting) + sum(map(len, self._scheduler.suspects)),
                 running=len(self._scheduler.running),
                 slots=self._scheduler.slots,
+                images_again=self._images_again,
+                still_s=time.monotonic() - self._runner.moved_at if self._scheduler.busy else 0.0,
             )
 
     def close(self, grace_s: float = GRACE_S) -> None:
@@ -135,7 +144,7 @@ class Engine:
         end: EngineBroken | EngineClosed = EngineClosed()
         try:
             while self._has_work():
-                began = time.monotonic()
+                began = self._runner.moved_at = time.monotonic()
                 self._turn()
                 if not self._scheduler.running:
                     self._hand_out()
@@ -169,21 +178,36 @@ class Engine:
             rules, running = self._scheduler.rules(), list(self._scheduler.running)
             next_images = self._scheduler.next_images(self._runner.images_at_once)
         tried = [slot for _, slot in plan.rows]
+        self._clock.begin()
+        steps_before = self._runner.steps
         try:
             if plan.rows:
+                self._tell(plan)
                 self._runner.prefill(plan)
+                self._clock.prefilled()
             tried = running
             if running:
                 self._runner.decode(rules)
+                self._clock.decoded(self._runner.steps - steps_before)
                 self._runner.uploads.send_ahead(next_images)
                 self._hand_out()  # on a GPU, while it computes the steps
             ended = self._runner.collect()
         except Exception as error:
             fault = Fault.of(error)  # and not the error, whose frames hold the memory that ran out
         else:
+            self._clock.end()
             self._retire(ended)
             return
         self._recover(fault, tried)
+
+    def _tell(self, plan: Plan) -> None:
+        """Counts and times what begins."""
+        now, images = time.monotonic(), {slot for _, slot in plan.images}
+        for row, slot in plan.rows:
+            if row.submitted_at is not None:
+                self._observer.waited(now - row.submitted_at)
+            elif slot in images:
+                self._images_again += 1
 
     def _retire(self, ended: dict[int, Ended]) -> None:
         """Frees the slots of the rows that have ended."""

@@ -4,7 +4,7 @@
           + FRAMES × a frame; that of the nth image, counted from 0, is the frame n modulo FRAMES
 
     frame = NOTE        once the bytes are here or cannot be had: which image it is, counted from 1, how long it took,
-                        the version
+                        and the version; at the end also how long it was decoded, 0 where it was not
           + REPLY_BYTES FACTS of the image, or zeros and, as JSON, why there is none
           + PIXEL_BYTES 224×224×3 uint8 (anything after a failure)
 
@@ -22,7 +22,7 @@ import tempfile
 from worker.images import PIXEL_BYTES
 
 DONE = struct.Struct("@Q")
-NOTE = struct.Struct("@Qd200s")  # number, seconds, version
+NOTE = struct.Struct("@Qdd200s")  # number, seconds of the fetch, and of the decoding, version
 FACTS = struct.Struct("!IIQ12s32s200s")  # upright width, height, bytes, format, sha256, version
 
 REPLY_BYTES = 2304

@@ -106,3 +106,7 @@ class Figures:
     running: int
     slots: int
     """Falls when memory runs out."""
+    images_again: int = 0
+    """Of the passes, those over images that a request had brought already, mirrored for a check."""
+    still_s: float = 0.0
+    """How long nothing has been computed of what is in hand; 0 with nothing in hand."""

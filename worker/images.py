@@ -147,6 +147,8 @@ class LoadedImage:
     size: int
     sha256: str
     version: str
+    fetch_s: float = 0.0
+    decode_s: float = 0.0
 
 
 def decode(data: bytes, limits: Limits, *, exact: bool = False) -> DecodedImage:

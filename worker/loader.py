@@ -25,9 +25,10 @@ import structlog
 from schemas.errors import Code, ImageFailure, PermanentFailure, SetupError, TransientFailure
 from schemas.storage import StorageOptions
 from worker.buffers import Buffers, Frame
-from worker.frames import FACTS, FRAMES, PIXELS_AT, REPLY_AT, text_in
+from worker.frames import FACTS, FRAMES, NOTE, PIXELS_AT, REPLY_AT, text_in
 from worker.images import FORMATS, Limits, LoadedImage
-from worker.loader_link import Closing, LoaderProcess, ProcessDied, Wanted
+from worker.loader_link import Closing, LoaderProcess, ProcessDied, Wanted, sensible_s
+from worker.observer import Observer
 from worker.resample import SIDE
 
 log = structlog.get_logger()
@@ -59,11 +60,15 @@ class Load:
 class Loader:
     """A pool of processes that turn URIs into pixels."""
 
-    def __init__(self, limits: Limits, processes: int, storage: StorageOptions) -> None:
+    def __init__(
+        self, limits: Limits, processes: int, storage: StorageOptions, observer: Observer | None = None
+    ) -> None:
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._closing = threading.Event()
         buffers = Buffers()
-        self._lanes = [Lane(limits, storage, buffers, self._queue, self._closing, processes) for _ in range(processes)]
+        told = observer or Observer()
+        shared = (limits, storage, buffers, self._queue, self._closing, processes, told)
+        self._lanes = [Lane(*shared) for _ in range(processes)]
         for lane in self._lanes:
             lane.start()
 
@@ -121,6 +126,7 @@ class Lane(threading.Thread):
         queue: SimpleQueue[Load | None],
         closing: threading.Event,
         lanes: int,
+        observer: Observer,
     ) -> None:
         super().__init__(name="loader", daemon=True)
         self.process: LoaderProcess | None = None
@@ -131,6 +137,7 @@ class Lane(threading.Thread):
         self._queue = queue
         self._closing = closing
         self._lanes = lanes
+        self._observer = observer
         self._batch = 1
         self._sent: deque[Load] = deque()
         self._again: deque[Load] = deque()  # taken from the queue, and not given to this process
@@ -178,7 +185,7 @@ class Lane(threading.Thread):
             self._bury(death)
         else:
             for frame in frames:
-                settle(self._sent[0], frame, self._limits)
+                settle(self._sent[0], frame, self._limits, self._observer)
                 self._sent.popleft()
             image_s = max(time.monotonic() - began, 1e-6) / len(frames)
             self._batch = max(1, min(BATCH_IMAGES, int(BATCH_S / image_s)))
@@ -250,8 +257,12 @@ class Lane(threading.Thread):
             self.process = None
 
 
-def settle(load: Load, frame: Frame, limits: Limits) -> None:
+def settle(load: Load, frame: Frame, limits: Limits, observer: Observer) -> None:
     """Gives the future what the frame says, if it can be true: a decoder that was taken over may say anything."""
+    fetch_s, decode_s = times_in(frame, limits)
+    observer.fetched(fetch_s)
+    if decode_s:
+        observer.decoded(decode_s)
     width, height, size, kind, digest, version = FACTS.unpack_from(frame.data, REPLY_AT)
     name = text_in(kind)
     if width == 0:
@@ -268,8 +279,16 @@ def settle(load: Load, frame: Frame, limits: Limits) -> None:
         size=size,
         sha256=digest.hex(),
         version=text_in(version),
+        fetch_s=fetch_s,
+        decode_s=decode_s,
     )
     load.future.set_result(image)
+
+
+def times_in(frame: Frame, limits: Limits) -> tuple[float, float]:
+    """How many seconds the fetch took, and the decoding: 0 where there was none, or what is said cannot be true."""
+    _, fetch_s, decode_s, _ = NOTE.unpack_from(frame.data)
+    return sensible_s(fetch_s, limits.fetch_timeout_s), sensible_s(decode_s, limits.decode_timeout_s)
 
 
 def failure_in(frame: Frame) -> ImageFailure:

@@ -189,11 +189,10 @@ class LoaderProcess:
     def _note(self) -> tuple[float | None, str]:
         """How long the oldest image took to be fetched, None while it is not, and its version."""
         head = os.pread(self._ring, NOTE.size, frame_at(self._taken)).ljust(NOTE.size, b"\0")
-        number, fetch_s, version = NOTE.unpack(head)
+        number, fetch_s, _, version = NOTE.unpack(head)
         if number != self._taken + 1:
             return None, ""
-        sensible = 0.0 <= fetch_s <= self._limits.fetch_timeout_s + FETCH_GRACE_S
-        return fetch_s if sensible else 0.0, text_in(version)
+        return sensible_s(fetch_s, self._limits.fetch_timeout_s), text_in(version)
 
     def _check_time(self) -> None:
         """Raises ProcessDied when the oldest image takes too long: its note shows that it is fetched."""
@@ -222,6 +221,11 @@ class LoaderProcess:
             return signal.Signals(-code).name
         except ValueError:  # most real-time signals have no name
             return f"signal {-code}"
+
+
+def sensible_s(seconds: float, limit_s: float) -> float:
+    """What a process says it took, if it can be true; else 0."""
+    return seconds if 0.0 <= seconds <= limit_s + FETCH_GRACE_S else 0.0
 
 
 def packet(message: bytes) -> bytes:

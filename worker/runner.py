@@ -1,5 +1,6 @@
 """What the engine has on the device: the slots' tokens beside their KV, prefilled and stepped in place."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
@@ -75,6 +76,8 @@ class Runner:
         self.images_at_once = images_at_once(kosmos)
         self.uploads = Uploads(self.device, self.images_at_once)
         self.steps = self.images = 0
+        self.moved_at = time.monotonic()
+        """When something was last begun or done: in a prefill, with each of its batches."""
         self._graphs: dict[Rules, torch.cuda.CUDAGraph] = {}
         self._encode, self._prefill_images = Encoder(kosmos).encode, self.decoder.prefill_images
         if compile_after is not None:
@@ -123,10 +126,12 @@ class Runner:
             end = start + self.images_at_once
             pixels = self.uploads.take([image for image, _ in plan.images[start:end]])
             self.decoder.store_images(self._prefill_images(self._encode(pixels)), slots[start:end])
+            self.moved_at = time.monotonic()
         if plan.copies:
             self.decoder.copy_images(*copies.T)
         for group in prompts:
             self._start(group)
+            self.moved_at = time.monotonic()
 
     @torch.inference_mode()
     def decode(self, rules: Rules) -> None:

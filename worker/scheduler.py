@@ -25,6 +25,8 @@ class Row:
     answer_ids: list[int] = field(default_factory=list)
     """What is given in place of a generation; empty where there is to be one."""
     future: Future[Generation] = field(default_factory=Future)
+    submitted_at: float | None = None
+    """By the clock that goes on; None for a row that follows from another."""
     begun: bool = False
     _left: int = 0
     """Rows that follow from it and are not done."""

@@ -1,23 +1,25 @@
 """The Celery task: claim a chunk, annotate it, complete it. Everything else stands in the modules it calls."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from threading import Event
+from threading import Event, Lock
 from typing import Any, TypeVar
 
 import structlog
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from structlog.contextvars import bound_contextvars
 
 from schemas.database import Database, patiently
 from schemas.errors import Drift, SetupError
 from schemas.ledger.canaries import pause_for_drift
 from schemas.ledger.dispatch import put_back
-from schemas.ledger.settlement import complete
+from schemas.ledger.settlement import Settlement, complete
 from schemas.ledger.work import Claim, abandon_chunk, claim_chunk, release_chunk
 from schemas.messages import ChunkMessage
 from schemas.results import Completion
@@ -26,6 +28,7 @@ from schemas.uris import printable
 from worker.annotator import Annotator
 from worker.busy import WorkClock
 from worker.leases import Held, Leases
+from worker.observer import Observer
 from worker.turns import Turns
 
 T = TypeVar("T")
@@ -45,10 +48,13 @@ class ChunkTask:
     leases: Leases
     settings: Settings
     broken: Callable[[BaseException], None]
+    observer: Observer = field(default_factory=Observer)
     stopping: Event = field(default_factory=Event)
     clock: WorkClock = field(default_factory=WorkClock)
     turns: Turns = field(default_factory=Turns)
-    _refused: "count[int]" = field(default_factory=lambda: count(1))
+    refused: int = 0
+    """Messages that were dropped."""
+    _refusing: Lock = field(default_factory=Lock)
 
     def __call__(self, /, **message: Any) -> None:
         """Never raises: a message is acknowledged whatever comes of it, since the ledger knows what is left to do."""
@@ -57,17 +63,21 @@ class ChunkTask:
         except ValidationError as error:
             self.refuse(str(error.errors(include_input=False, include_url=False)[0]["msg"]))
             return
-        try:
-            self._take(chunk)
-        except (DBAPIError, NoConnectionFree) as error:
-            log.critical("the database gave out; this worker ends", chunk=chunk.chunk_id)
-            self.broken(error)
-        except Exception:
-            log.exception("task failed; the chunk is left to its lease", chunk=chunk.chunk_id)
+        with bound_contextvars(chunk=chunk.chunk_id):
+            try:
+                self._take(chunk)
+            except (DBAPIError, NoConnectionFree) as error:
+                log.critical("the database gave out; this worker ends")
+                self.broken(error)
+            except Exception:
+                log.exception("task failed; the chunk is left to its lease")
 
     def refuse(self, why: str) -> None:
         """Say in one short line that a message is dropped, and the how many-th it is."""
-        log.error("message refused", why=printable(why[:MOST_WHY]), refused=next(self._refused))
+        with self._refusing:
+            self.refused += 1
+            refused = self.refused
+        log.error("message refused", why=printable(why[:MOST_WHY]), refused=refused)
 
     def _take(self, chunk: ChunkMessage) -> None:
         with self.turns.turn(chunk.alone, self.stopping.is_set) as got_it:
@@ -80,7 +90,11 @@ class ChunkTask:
         place, lease_s, tries = (self.database, chunk.chunk_id, chunk.fence), self.settings.lease_s, count()
         claim = self._patiently(lambda: claim_chunk(*place, worker=self.name, lease_s=lease_s, again=next(tries) > 0))
         if claim is not None:
-            with self.leases.hold(claim) as held, self.clock.running():
+            with (
+                bound_contextvars(job=claim.job, attempt=claim.attempt),
+                self.leases.hold(claim) as held,
+                self.clock.running(),
+            ):
                 self._work(held)
 
     def _work(self, held: Held) -> None:
@@ -89,13 +103,13 @@ class ChunkTask:
             leaving = self.stopping.is_set
             completion = self.annotator.annotate(claim, lambda: held.stop.is_set() or leaving(), leaving)
             if held.lost:
-                log.warning("chunk lost to another worker", chunk=claim.chunk_id)
+                log.warning("chunk lost to another worker")
             elif _nothing_done(completion):
                 self._patiently(partial(release_chunk, self.database, claim))
             else:
                 self._complete(claim, completion)
         except Drift as drift:
-            log.error("the model is not what it was; the job pauses", chunk=claim.chunk_id, why=str(drift))
+            log.error("the model is not what it was; the job pauses", why=str(drift))
             self._patiently(partial(release_chunk, self.database, claim))
             self._patiently(partial(pause_for_drift, self.database, claim.job_id, f"on worker {self.name} {drift}"))
         except SetupError as error:  # the worker's fault and not the chunk's: nobody is blamed
@@ -107,15 +121,21 @@ class ChunkTask:
                     release_chunk(self.database, claim)
             raise
         except Exception:  # should it be the chunk's doing, the ledger takes it apart: it counts as a crash
-            log.exception("chunk failed", chunk=claim.chunk_id)
+            log.exception("chunk failed")
             self._patiently(partial(abandon_chunk, self.database, claim))
 
     def _complete(self, claim: Claim, completion: Completion) -> None:
-        work = partial(complete, self.database, claim, completion, breaker_images=self.settings.breaker_images)
-        if self._patiently(work):
-            log.debug("chunk done", chunk=claim.chunk_id, settled=len(completion.settled))
+        def timed() -> tuple[Settlement | None, float]:
+            began = time.monotonic()
+            done = complete(self.database, claim, completion, breaker_images=self.settings.breaker_images)
+            return done, time.monotonic() - began
+
+        done, took_s = self._patiently(timed)
+        if done:
+            self.observer.committed(took_s, done.outcomes)
+            log.debug("chunk done", settled=len(completion.settled))
         else:
-            log.warning("chunk is not ours any more, or the answer to an earlier try was lost", chunk=claim.chunk_id)
+            log.warning("chunk is not ours any more, or the answer to an earlier try was lost")
 
     def _patiently(self, work: Callable[[], T]) -> T:
         return patiently(work, stop=self.stopping.is_set)

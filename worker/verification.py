@@ -102,11 +102,11 @@ def _checks(recipe: Recipe, prompt: str, raw_text: str, grounding: Grounding) ->
     for entity, own in generated(prompt, raw_text, grounding.entities):
         if entity.phrase and own:
             boxes.setdefault(entity.phrase, []).extend(own)
-    phrases = list(boxes)[:MOST_PHRASES]
+    phrases, is_alone = list(boxes)[:MOST_PHRASES], _is_alone(prompt)
     checks = []
     for phrase in phrases:
         most = min(len(boxes[phrase]), MOST_BOXES)
-        checks += [] if _is_alone(prompt) else [Check("alone", phrase, most)]
+        checks += [] if is_alone else [Check("alone", phrase, most)]
         checks += [Check("mirrored", phrase, most)] if recipe.verify == MIRROR else []
     valid = dict.fromkeys((phrase, box) for phrase in phrases for box in boxes[phrase] if box.valid)
     checks += [Check("named", phrase, box=box) for phrase, box in list(valid)[:MOST_BOXES]]
@@ -163,12 +163,11 @@ def _presence(answer: Generation) -> float:
 
 
 def _corners(answer: Generation) -> list[Corners]:
-    boxes = (box for entity in parse(answer.raw_text).entities for box in entity.boxes)
-    return [(box.x1, box.y1, box.x2, box.y2) for box in boxes]
+    return [box.corners for entity in parse(answer.raw_text).entities for box in entity.boxes]
 
 
 def agreement(box: Box, others: Sequence[Corners] | None) -> float | None:
     """The IoU with the best of the others; None where nobody was asked."""
     if others is None:
         return None
-    return max((iou((box.x1, box.y1, box.x2, box.y2), other) for other in others), default=0.0)
+    return max((iou(box.corners, other) for other in others), default=0.0)

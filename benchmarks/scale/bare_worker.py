@@ -36,6 +36,7 @@ from worker.consumer import consume
 from worker.images import LoadedImage
 from worker.leases import Leases
 from worker.null_engine import NullEngine
+from worker.probe import BrokerLink
 from worker.revision import NULL, resolve
 from worker.tasks import ChunkTask
 
@@ -77,7 +78,8 @@ def main() -> None:
             name, database, annotator, leases, settings, lambda error: os.kill(os.getpid(), signal.SIGTERM)
         )
         queue = queue_name(ref.name, ref.revision, ref.dtype)
-        consume(settings, Metered(task, meter), queue, engine.figures.slots, lambda: os._exit(1))  # type: ignore[arg-type]
+        metered: Any = Metered(task, meter)
+        consume(settings, metered, queue, engine.figures.slots, BrokerLink(), lambda: os._exit(1))
     print(json.dumps(meter.figures()))
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from catalog.report.plots import BOTTOM, LEFT, RIGHT, WIDTH, Tick
 from catalog.report.words import number, share
+from catalog.templates import templates_of
 from schemas.calibration import Calibration
 from schemas.uris import printable
 
@@ -30,13 +29,7 @@ class Panel:
 
 def reliability_plot(calibrations: Sequence[Calibration]) -> str:
     """The SVG, a panel for each map; it needs no network and no other file."""
-    templates = Environment(
-        loader=PackageLoader("catalog.calibration"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = templates_of("catalog.calibration")
     panels = [_panel(place, one) for place, one in enumerate(calibrations)]
     across = min(len(panels), MOST_ACROSS)
     down = -(-len(panels) // MOST_ACROSS)

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, Field, ValidationError
 
 from schemas.errors import SetupError
-from schemas.grounding import Corners, phrase_norm
+from schemas.grounding import Corners, from_coco, phrase_norm
 from schemas.heads import singular
 from schemas.uris import path_of, scheme_of, split_s3
 
@@ -130,6 +130,4 @@ def _add(one: _Annotation, image: TrueImage, category: str) -> None:
     if one.iscrowd:
         image.crowded.add(category)
         return
-    x, y, width, height = one.bbox
-    corners = (x / image.width, y / image.height, (x + width) / image.width, (y + height) / image.height)
-    image.boxes.setdefault(category, []).append(corners)
+    image.boxes.setdefault(category, []).append(from_coco(one.bbox, (image.width, image.height)))

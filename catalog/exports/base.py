@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from catalog.records import Box, Entity, Record
+from catalog.records import BELIEF, Box, Entity, Record
 from schemas.recipes import Recipe
 
 EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
@@ -186,6 +186,10 @@ def document(record: Record) -> Mapping[str, Any]:
         "format": record.format,
         "model": record.model,
         "revision": record.revision,
+        "input": record.input,
+        "absent_phrase": record.absent_phrase,
+        "yes_bias": record.yes_bias,
+        "absent_score": record.absent_score,
         "entities": [
             {
                 "phrase": entity.phrase,
@@ -205,14 +209,7 @@ def document(record: Record) -> Mapping[str, Any]:
                         "valid": box.valid,
                         "expected": box.expected,
                         "sigma": box.sigma,
-                        "presence": box.presence,
-                        "agreement": box.agreement,
-                        "mirror_agreement": box.mirror_agreement,
-                        "naming": box.naming,
-                        "plausibility": box.plausibility,
-                        "doubts": box.doubts,
-                        "evidence": box.evidence,
-                        "trust": box.trust,
+                        **dict(zip(BELIEF, box[-len(BELIEF) :], strict=True)),
                     }
                     for box in entity.boxes
                 ],

@@ -6,7 +6,7 @@ An image without boxes keeps one row, in which the columns of entity and box are
 from collections.abc import Iterable, Iterator, Sequence
 
 from catalog.exports.base import Work
-from catalog.records import Record
+from catalog.records import BELIEF, Record
 from catalog.rows import CsvText
 from schemas.grounding import Corners
 
@@ -15,7 +15,6 @@ OF_ENTITY = ("entity", "phrase", "phrase_norm", "span_start", "span_end")
 OF_BOX = ("box", "x1", "y1", "x2", "y2", "px1", "py1", "px2", "py2", "area", "score", "valid", "phrase_score", "head")
 EXPECTED = ("expected_x1", "expected_y1", "expected_x2", "expected_y2")
 SIGMA = ("sigma_px1", "sigma_py1", "sigma_px2", "sigma_py2")
-BELIEF = ("presence", "agreement", "mirror_agreement", "naming", "plausibility", "doubts", "evidence", "trust")
 OF_BELIEF = (*EXPECTED, *SIGMA, *BELIEF)
 UNKNOWN = (None,) * len(EXPECTED)
 COLUMNS = (*OF_IMAGE, *OF_ENTITY, *OF_BOX, *OF_BELIEF)
@@ -41,14 +40,9 @@ def _lines(record: Record, text: CsvText) -> Iterator[str]:
             corners = (box.x1, box.y1, box.x2, box.y2, *box.pixels(record.width, record.height))
             valid = "true" if box.valid else "false"
             edges = (*(box.expected or UNKNOWN), *_pixels(box.sigma, record))
-            belief = (box.presence, box.agreement, box.mirror_agreement, box.naming, box.plausibility)
-            of_box = text(
-                (
-                    *(number, *corners, box.area, box.score, valid, entity.score, entity.head),
-                    *(*edges, *belief, box.doubts, box.evidence, box.trust),
-                )
-            )
-            yield f"{of_image},{of_entity},{of_box}\n"
+            of_box = (number, *corners, box.area, box.score, valid, entity.score, entity.head)
+            belief = box[-len(BELIEF) :]
+            yield f"{of_image},{of_entity},{text((*of_box, *edges, *belief))}\n"
 
 
 def _pixels(sigma: Corners | None, record: Record) -> Sequence[float | None]:

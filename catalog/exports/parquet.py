@@ -5,7 +5,7 @@ from typing import Any
 
 from catalog.exports.arrow import parquet_rows, pyarrow
 from catalog.exports.base import Work, document
-from catalog.records import Record
+from catalog.records import BELIEF, Record
 
 
 def write(records: Iterable[Record], work: Work) -> None:
@@ -19,14 +19,11 @@ def schema() -> Any:
     """The columns, as `base.document` names them."""
     arrow = pyarrow()
     text, real, whole = arrow.string(), arrow.float64(), arrow.int64()
-    belief = ("presence", "agreement", "mirror_agreement", "naming", "plausibility")
     box = {
         **dict.fromkeys(("x1", "y1", "x2", "y2", "area", "score"), real),
         "valid": arrow.bool_(),
         **dict.fromkeys(("expected", "sigma"), arrow.list_(real)),
-        **dict.fromkeys(belief, real),
-        "doubts": text,
-        **dict.fromkeys(("evidence", "trust"), real),
+        **{name: text if name == "doubts" else real for name in BELIEF},
     }
     entity = {
         "phrase": text,
@@ -46,7 +43,8 @@ def schema() -> Any:
         "mean_logprob": real,
         "width": whole,
         "height": whole,
-        **dict.fromkeys(("sha256", "format", "model", "revision"), text),
+        **dict.fromkeys(("sha256", "format", "model", "revision", "input", "absent_phrase"), text),
+        **dict.fromkeys(("yes_bias", "absent_score"), real),
         "entities": arrow.list_(arrow.struct(list(entity.items()))),
     }
     return arrow.schema(list(columns.items()))

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from catalog.gallery.cache import Cache
-from catalog.gallery.guard import Access, Guard
+from catalog.gallery.guard import LIVE, Access, Guard
 from catalog.gallery.pages import Pages
 from catalog.gallery.pictures import Pictures, Sources
 from catalog.gallery.readers import Readers
@@ -72,5 +74,11 @@ def _routes(pages: Pages, pictures: Pictures) -> list[Route | Mount]:
         Route("/failures", pages.failures),
         Route("/thumbnails/{image}", pictures.thumbnail),
         Route("/pictures/{image}", pictures.page),
+        Route(LIVE, _live),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
+
+
+async def _live(request: Request) -> Response:
+    """That requests are answered at all: an archive that is away, or slow, is no reason to be started again."""
+    return PlainTextResponse("ok")

@@ -35,6 +35,8 @@ HEADERS = {
 }
 PUBLIC = "/static/"
 """Style and script, which the page that refuses has as well."""
+LIVE = "/live"
+"""What a supervisor asks, who knows no token: the answer says nothing of the archive."""
 MOST_REQUESTS = 256
 """At a time; those beyond are told to come again. A browser has six."""
 
@@ -111,7 +113,8 @@ class Guard:
 
     def _no_entry(self, request: Request) -> Response | None:
         """What is said to who does not know the token, or has it in the address; None to who may see the page."""
-        if not self._access.token or request.scope["path"].startswith(PUBLIC):
+        path = request.scope["path"]
+        if not self._access.token or path == LIVE or path.startswith(PUBLIC):
             return None
         given = request.query_params.get("token")
         if given is not None and hmac.compare_digest(given.encode(), self._access.token.encode()):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -23,6 +22,7 @@ from catalog.reader import Interrupted, Reader
 from catalog.records import Record, records_of
 from catalog.search import Hit, Search, cursor_of, find_page, matches_of
 from catalog.statement import PLACES
+from catalog.templates import templates_of
 from schemas.errors import DatabaseAway, UsageError
 from schemas.relations import RELATIONS
 from schemas.uris import masked, printable
@@ -58,13 +58,7 @@ class Pages:
         self._index = index
         self._db_option = db_option
         self._counts = questions.FailureCounts()
-        self._templates = Environment(
-            loader=PackageLoader("catalog.gallery"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self._templates = templates_of("catalog.gallery")
         self._templates.filters["seen"] = lambda text: printable(masked(str(text)))
         self._templates.globals["demo"] = DEMO
 

@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from catalog.commands import quoted, retry_command
@@ -13,6 +12,7 @@ from catalog.report import plots, words
 from catalog.report.facts import Figures, JobFacts
 from catalog.report.figures import PAIRED
 from catalog.report.sample import Shown
+from catalog.templates import templates_of
 from schemas.grounding import GRID
 from schemas.uris import masked, printable
 
@@ -29,13 +29,7 @@ def page_of(figures: Figures, pictures: Sequence[Shown], made_at: float, db_opti
 
     db_option: what commands on the page need to find the database.
     """
-    templates = Environment(
-        loader=PackageLoader("catalog.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = templates_of("catalog.report")
     filters: dict[str, Callable[..., str]] = {
         "shown": lambda text: printable(masked(text)),
         "number": words.number,

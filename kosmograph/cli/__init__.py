@@ -2,7 +2,7 @@
 
 import typer
 
-from kosmograph.cli import calibrate, doctor, evaluate, jobs, look, report, run, serve, services, take
+from kosmograph.cli import after, calibrate, doctor, evaluate, jobs, look, plan, report, run, serve, services, take
 
 app = typer.Typer(
     name="kosmograph",
@@ -13,7 +13,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-GROUPS = (run, services, jobs, look, take, report, calibrate, serve, evaluate, doctor)
+GROUPS = (run, plan, services, jobs, after, look, take, report, calibrate, serve, evaluate, doctor)
 for commands in (group.COMMANDS for group in GROUPS):
     for command in commands:
         app.command()(command)

@@ -9,11 +9,14 @@ from kosmograph.cli.options import MOST_PRIORITY, Db, JobName, Json
 
 def status(
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="One job only.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="A live screen, until no job runs any more.")] = False,
     as_json: Json = False,
     db: Db = None,
 ) -> None:
     """Jobs: state, counts, rate.
+
+    With --watch also who works on what, what waits, what failed and how long it takes yet: a screen on a terminal,
+    lines for a log elsewhere, JSON documents one after the other with --json.
 
     Example: kosmograph status
     """

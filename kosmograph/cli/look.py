@@ -76,7 +76,7 @@ def sql(
     ] = False,
     db: Db = None,
 ) -> None:
-    """Ask the database. Read-only. The README has questions to begin with.
+    """Ask the database. Read-only. docs/how-to/sql.md has questions to begin with.
 
     Example: kosmograph sql "SELECT phrase_norm, COUNT(*) FROM groundings GROUP BY 1 ORDER BY 2 DESC LIMIT 10"
     """

@@ -19,6 +19,15 @@ AllowHttp = Annotated[
         show_default=False,
     ),
 ]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify",
+        metavar="URL|COMMAND",
+        help="Told as JSON when a job ends or pauses (KOSMOGRAPH_NOTIFY, which no list of processes shows).",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless something failed: for cron.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The name of a job, as `kosmograph status` lists them.")]
 Model = Annotated[

@@ -1,6 +1,5 @@
 """`annotate`, `submit` and `try`: images to captions and boxes."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,15 +23,16 @@ from kosmograph.cli.options import (
     Model,
     NoMirror,
     NoRepeatNgramSize,
+    Notify,
     Phrases,
     PlainQuestions,
     Questions,
+    Quiet,
     Regions,
     Revision,
     Tasks,
     Verify,
 )
-from schemas.uris import printable
 
 Sources = Annotated[
     list[str],
@@ -43,7 +43,8 @@ Sources = Annotated[
 ]
 JobOption = Annotated[str | None, typer.Option("--job", metavar="NAME", help="Name of the job, else from the sources.")]
 Priority = Annotated[
-    int, typer.Option("--priority", metavar="P", min=-MOST_PRIORITY, max=MOST_PRIORITY, help="Higher goes first.")
+    int | None,
+    typer.Option("--priority", metavar="P", min=-MOST_PRIORITY, max=MOST_PRIORITY, help="Higher goes first."),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="The first N images only.")]
 Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", help="Only these names; repeatable.")]
@@ -84,7 +85,7 @@ def annotate(
         int | None, typer.Option("--workers", metavar="N", help="Workers to start (1, or one per GPU).")
     ] = None,
     device: Device = None,
-    priority: Priority = 0,
+    priority: Priority = None,
     limit: Limit = None,
     include: Include = None,
     exclude: Exclude = None,
@@ -94,6 +95,8 @@ def annotate(
     recheck: Recheck = False,
     exact: Exact = False,
     strict: Strict = False,
+    notify: Notify = None,
+    quiet: Quiet = False,
 ) -> None:
     """Annotate images: the whole job, here and now.
 
@@ -107,16 +110,17 @@ def annotate(
     from kosmograph.summary import print_summary
     from schemas.settings import load_settings
 
-    settings = load_settings(db=db, broker=broker, workers=workers, device=device, model=model, allow_http=allow_http)
-    request = _request(
+    places = {"db": db, "broker": broker, "notify": notify}
+    settings = load_settings(workers=workers, device=device, model=model, allow_http=allow_http, **places)
+    request = request_of(
         source,
         settings.model,
-        _prompts(task, phrase, expression, region, question, plain_question, prompt),
-        filters=_filters(include, exclude, all_files),
+        prompts_of(task, phrase, expression, region, question, plain_question, prompt),
+        filters=filters_of(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
-        decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
-        **_verification(verify, no_mirror, absent),
+        decoding=decoding_of(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
+        **verification_of(verify, no_mirror, absent),
         job=job,
         exact=exact,
         priority=priority,
@@ -125,7 +129,7 @@ def annotate(
         roots=tuple(root or ()),
         recheck=recheck,
     )
-    raise typer.Exit(print_summary(run(request, settings, Display()), settings))
+    raise typer.Exit(print_summary(run(request, settings, Display(quiet=quiet)), settings, quiet=quiet))
 
 
 def submit(
@@ -149,7 +153,7 @@ def submit(
     revision: Revision = None,
     dtype: Dtype = None,
     db: Db = None,
-    priority: Priority = 0,
+    priority: Priority = None,
     limit: Limit = None,
     include: Include = None,
     exclude: Exclude = None,
@@ -170,15 +174,15 @@ def submit(
     from schemas.settings import load_settings
 
     settings = load_settings(db=db, model=model, allow_http=allow_http)
-    request = _request(
+    request = request_of(
         source,
         settings.model,
-        _prompts(task, phrase, expression, region, question, plain_question, prompt),
-        filters=_filters(include, exclude, all_files),
+        prompts_of(task, phrase, expression, region, question, plain_question, prompt),
+        filters=filters_of(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
-        decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
-        **_verification(verify, no_mirror, absent),
+        decoding=decoding_of(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
+        **verification_of(verify, no_mirror, absent),
         job=job,
         exact=exact,
         priority=priority,
@@ -225,14 +229,14 @@ def try_(
     from schemas.settings import load_settings
 
     settings = load_settings(device=device, model=model, allow_http=allow_http)
-    request = _request(
+    request = request_of(
         image,
         settings.model,
-        _prompts(task, phrase, expression, region, question, plain_question, prompt),
+        prompts_of(task, phrase, expression, region, question, plain_question, prompt),
         revision=revision,
         dtype=dtype,
-        decoding=_decoding(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
-        **_verification(verify, no_mirror, absent),
+        decoding=decoding_of(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
+        **verification_of(verify, no_mirror, absent),
     )
     raise typer.Exit(try_images(request, settings, save=save, raw=not cleanup, as_json=as_json))
 
@@ -240,17 +244,18 @@ def try_(
 try_.__name__ = "try"
 
 
-def _prompts(*asked: list[str] | None) -> Any:
+def prompts_of(*asked: list[str] | None) -> Any:
     """What the flags ask for, in the order of the fields of `Prompts`; a doubt about it is told at once."""
+    from kosmograph.output import warn
     from kosmograph.prompts import Prompts
 
     prompts = Prompts(*(tuple(some or ()) for some in asked))
     for doubt in prompts.doubts():
-        print(f"kosmograph: {printable(doubt)}", file=sys.stderr)  # noqa: T201
+        warn(doubt)
     return prompts
 
 
-def _decoding(
+def decoding_of(
     max_new_tokens: int | None, min_new_tokens: int | None, no_repeat_ngram_size: int | None, constrained: bool
 ) -> dict[str, int]:
     """What was given, by the names of the recipe's parameters."""
@@ -263,7 +268,7 @@ def _decoding(
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def _verification(verify: bool, no_mirror: bool, absent: list[str] | None) -> dict[str, Any]:
+def verification_of(verify: bool, no_mirror: bool, absent: list[str] | None) -> dict[str, Any]:
     from schemas.errors import UsageError
     from schemas.verification import MIRROR, PHRASES
 
@@ -272,13 +277,13 @@ def _verification(verify: bool, no_mirror: bool, absent: list[str] | None) -> di
     return {"verify": (PHRASES if no_mirror else MIRROR) if verify else "", "absent": tuple(absent or ())}
 
 
-def _filters(include: list[str] | None, exclude: list[str] | None, all_files: bool) -> Any:
+def filters_of(include: list[str] | None, exclude: list[str] | None, all_files: bool) -> Any:
     from producer.sources import Filters
 
     return Filters(tuple(include or ()), tuple(exclude or ()), all_files)
 
 
-def _request(source: list[str], model: str, prompts: Any, **options: Any) -> Any:
+def request_of(source: list[str], model: str, prompts: Any, **options: Any) -> Any:
     from kosmograph.requests import Request
 
     return Request(sources=source, model=model, prompts=prompts, **options)

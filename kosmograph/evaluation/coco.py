@@ -12,13 +12,12 @@ from kosmograph.evaluation.questions import (
     Pixels,
     Question,
     Side,
-    from_coco,
     phrase_prompt,
     pictures_of,
     read_json,
 )
 from schemas.errors import SourceError
-from schemas.grounding import Corners
+from schemas.grounding import Corners, from_coco
 
 WHAT = "an annotation file of COCO for instances, such as instances_val2017.json"
 

@@ -14,14 +14,13 @@ from kosmograph.evaluation.questions import (
     Picture,
     Question,
     Side,
-    fractions,
     phrase_prompt,
     pictures_of,
     read_bytes,
     read_json,
 )
 from schemas.errors import SourceError
-from schemas.grounding import Corners
+from schemas.grounding import Corners, fractions
 
 WHAT = "an annotation file of MDETR for Flickr30k, such as final_flickr_separateGT_val.json"
 REMEDY = "--entities takes the folder of Flickr30k Entities, which has Annotations and Sentences"

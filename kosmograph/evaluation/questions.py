@@ -45,18 +45,6 @@ def phrase_prompt(phrase: str, before: str = "<grounding>") -> str:
     return f"{before}<phrase>{phrase}</phrase>"
 
 
-def fractions(x1: float, y1: float, x2: float, y2: float, size: tuple[int, int]) -> Corners:
-    """A box in pixels as fractions of an image of this size (width, height)."""
-    width, height = size
-    return x1 / width, y1 / height, x2 / width, y2 / height
-
-
-def from_coco(bbox: tuple[float, float, float, float], size: tuple[int, int]) -> Corners:
-    """COCO's left, top, width, height as fractions of an image of this size."""
-    x, y, width, height = bbox
-    return fractions(x, y, x + width, y + height, size)
-
-
 def pictures_of(asked: Iterable[tuple[str, tuple[int, int], Question]]) -> list[Picture]:
     """One picture for each image name, in the order of their first questions: an image is looked at once for all."""
     sizes: dict[str, tuple[int, int]] = {}

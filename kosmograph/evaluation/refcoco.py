@@ -9,12 +9,12 @@ from kosmograph.evaluation.questions import (
     Pixels,
     Question,
     Side,
-    from_coco,
     phrase_prompt,
     pictures_of,
     read_json,
 )
 from schemas.errors import SourceError
+from schemas.grounding import from_coco
 
 WHAT = "an annotation file of MDETR for referring expressions, such as finetune_refcoco_val.json"
 

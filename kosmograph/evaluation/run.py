@@ -13,6 +13,7 @@ from kosmograph.display import counting
 from kosmograph.evaluation.published import published_for
 from kosmograph.evaluation.questions import ALL, Picture
 from kosmograph.evaluation.scoring import EVERY, Score, Tally, boxes_of, is_right
+from kosmograph.files import written_whole
 from kosmograph.output import say, say_json, say_table, warn
 from schemas.errors import SetupError, SourceError, UsageError
 from schemas.settings import Settings
@@ -161,22 +162,15 @@ class Count:
 
 @contextmanager
 def _draft_of(path: Path | None) -> Iterator[TextIO | None]:
-    """A file beside `path` that gets its name when the block is done, and goes when it fails; None without a path."""
+    """The file of the answers; None without a path."""
     if path is None:
         yield None
         return
-    draft = path.with_name(path.name + ".part")
     try:
-        file = draft.open("w", encoding="utf-8")
+        with written_whole(path) as file:
+            yield file
     except OSError as error:
         raise SetupError(f"{path} cannot be written ({error.strerror}): give --out another place") from None
-    try:
-        with file:
-            yield file
-        draft.replace(path)
-    except BaseException:
-        draft.unlink()
-        raise
 
 
 def _say(order: Order, evaluated: Evaluated) -> None:

@@ -11,10 +11,11 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 from schemas.database import Database
 from schemas.errors import Code
 from schemas.ledger.bulk import run
+from schemas.ledger.jobs import pause_job
 from schemas.ledger.settlement import complete
 from schemas.ledger.shares import READY, Standing, fair_shares, in_the_way, standings
 from schemas.ledger.states import BACK_TO_PENDING, PENDING, QUEUED, RUNNING
-from schemas.ledger.work import PUT_BACK, Claim, claim_of
+from schemas.ledger.work import PUT_BACK, RELEASE, UNREADABLE, Claim, claim_of, unreadable
 from schemas.results import Completion, Failure, Later, Settled
 from schemas.tables import chunks, jobs, unix_now
 
@@ -121,14 +122,24 @@ def reclaim_expired(database: Database, job_id: int | None = None) -> int:
 
 
 def _take_apart(database: Database, chunk_id: int) -> bool:
-    """running → done for a chunk that has crashed too often. One that has been renewed meanwhile is left alone."""
+    """running → done for a chunk that has crashed too often. One that has been renewed meanwhile is left alone.
+
+    One that this version cannot read goes back, and pauses its job.
+    """
+    claim, why = None, ""
     with database.write() as connection:
         hold = update(chunks).where(chunks.c.id == chunk_id, EXPIRED).values(fence=chunks.c.fence + 1)
         row = connection.execute(hold.returning(chunks)).first()
         if row is None:
             return False
-        claim = replace(claim_of(connection, row), crashes=0)
-    return complete(database, claim, _apart(claim), breaker_images=1)
+        try:
+            claim = replace(claim_of(connection, row), crashes=0)
+        except UNREADABLE as error:
+            run(connection, RELEASE, chunk=chunk_id, named=row.fence)
+            why = unreadable(chunk_id, error)
+    if claim is None:
+        return pause_job(database, row.job_id, why)
+    return complete(database, claim, _apart(claim), breaker_images=1) is not None
 
 
 def _apart(claim: Claim) -> Completion:

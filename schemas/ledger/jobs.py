@@ -8,11 +8,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, insert, select, update
 
 from schemas.database import Database
-from schemas.errors import UsageError
+from schemas.errors import SetupError, UsageError
 from schemas.ledger.bulk import VALUES, Rows, insert_into, plain, rows_where, run
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
 from schemas.recipes import Recipe
 from schemas.tables import chunks, job_recipes, jobs, recipes, unix_now
+
+OWED = "owed"
+"""What `announced` says of an end or a pause that nobody has been told: see `announcements`."""
+BEING_PRUNED = "it is being pruned; kosmograph prune goes on with it"
+"""The reason of a cancelled job that `pruning` has begun to take away. No other cancelled job has a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +89,15 @@ def open_job(
     *,
     listing: str,
     roots: Sequence[str] | None = None,
-    priority: int = 0,
+    priority: int | None = None,
     strict: bool = False,
 ) -> Job:
     """The job of that name, made or reopened, running, and ready to be listed.
 
     `roots` are the folders whose local files may be read for it (None: any); one that is reopened keeps those that it
     had, for the chunks that wait. A listing that was cut off keeps its cursor when it is asked for again in the same
-    words. Raises UsageError when the job exists with other recipes: its outcomes would mean two things.
+    words, and a job its priority where none is given. Raises UsageError when the job exists with other recipes: its
+    outcomes would mean two things.
     """
     if name != plain(name):
         raise UsageError(f"{name!r} cannot be a job's name: no database stores it; give another with --job")
@@ -100,12 +106,16 @@ def open_job(
         (queue,) = {recipe.queue for recipe in job_recipes_wanted}  # one worker serves the whole job
         job_id = _create(connection, name, wanted, queue=queue, listing=listing, roots=roots)
         if job_id is None:
-            job = _job(connection.execute(_by(jobs.c.name == name).with_for_update(key_share=True)).one())
+            row = connection.execute(_by(jobs.c.name == name).with_for_update(key_share=True)).first()
+            if row is None or row.reason == BEING_PRUNED:
+                raise SetupError(f"the job {name!r} is being pruned: let kosmograph prune end, or take another --job")
+            job = _job(row)
             _refuse_other_recipes(connection, job, wanted)
             _reopen(connection, job, listing)
             _add_roots(connection, job.id, roots)
             job_id = job.id
-        connection.execute(update(jobs).where(jobs.c.id == job_id).values(priority=priority, strict=strict))
+        wished = {"strict": strict} | ({} if priority is None else {"priority": priority})
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(wished))
         return _job(connection.execute(_by(jobs.c.id == job_id)).one())
 
 
@@ -136,7 +146,7 @@ def pause_job(database: Database, job_id: int, reason: str) -> bool:
 def pause_within(connection: Connection, job_id: int, reason: str) -> bool:
     """`pause_job` as part of a transaction."""
     running = (jobs.c.id == job_id, jobs.c.state == "running")
-    paused = update(jobs).where(*running).values(state="paused", reason=plain(reason))
+    paused = update(jobs).where(*running).values(state="paused", reason=plain(reason), announced=OWED)
     if connection.execute(paused).rowcount != 1:
         return False
     _take_back_queued(connection, job_id)
@@ -168,7 +178,7 @@ def cancel_job(database: Database, job_id: int) -> bool:
     cancelled = (
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.state.in_(("running", "paused")))
-        .values(state="cancelled", reason=None, finished_at=unix_now())
+        .values(state="cancelled", reason=None, finished_at=unix_now(), announced=OWED)
     )
     with database.write() as connection:
         if connection.execute(cancelled).rowcount != 1:
@@ -189,7 +199,8 @@ def finish_jobs(database: Database, job_id: int | None = None) -> list[str]:
 
 
 def _finish(database: Database, job_id: int, complete: ColumnElement[bool]) -> str | None:
-    finished = update(jobs).where(jobs.c.id == job_id, complete).values(state="finished", finished_at=unix_now())
+    ended = {"state": "finished", "finished_at": unix_now(), "announced": OWED}
+    finished = update(jobs).where(jobs.c.id == job_id, complete).values(ended)
     with database.write() as connection:
         # Whoever adds chunks holds this lock. The next statement sees them; had it waited itself, it would not.
         lock_job(connection, job_id)

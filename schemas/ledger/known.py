@@ -8,8 +8,9 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from schemas.inputs import Inputs
 from schemas.items import Item, image_key
-from schemas.ledger.bulk import VALUES, plain, rows_where
-from schemas.ledger.jobs import Job
+from schemas.ledger.bulk import OTHERS, VALUES, plain, rows_where
+from schemas.ledger.jobs import RECIPE_IDS, Job
+from schemas.recipes import Recipe
 from schemas.tables import annotations, images, job_recipes, outcomes
 
 OF_URIS = select(images.c.uri, images.c.key, images.c.id, images.c.content_id).where(images.c.uri.in_(VALUES))
@@ -24,6 +25,9 @@ SETTLED = (
 ANNOTATED = select(annotations.c.content_id, annotations.c.recipe_id, annotations.c.input, annotations.c.id).where(
     annotations.c.content_id.in_(VALUES),
     annotations.c.recipe_id.in_(select(job_recipes.c.recipe_id).where(job_recipes.c.job_id == bindparam("job"))),
+)
+UNDER_RECIPES = select(annotations.c.content_id, annotations.c.recipe_id, annotations.c.input).where(
+    annotations.c.content_id.in_(VALUES), annotations.c.recipe_id.in_(OTHERS)
 )
 Key = tuple[int, int, str]
 """An image or a content, a recipe, and the hash of what the item brings to it."""
@@ -71,3 +75,24 @@ def annotated_contents(connection: Connection, job: Job, content_ids: Iterable[i
     """The annotations of these contents under the job's recipes: by content, recipe and input."""
     rows = rows_where(connection, ANNOTATED, sorted(content_ids), job=job.id)
     return {(content, recipe, input_): annotation for content, recipe, input_, annotation in rows}
+
+
+def count_annotated(connection: Connection, items: Sequence[Item], wanted: Sequence[Recipe]) -> int:
+    """How many of the items a new job with these recipes would reuse: those whose content all of them have annotated.
+
+    Nothing is written: the recipes need not be known here, nor any job.
+    """
+    ids = dict(map(tuple, rows_where(connection, RECIPE_IDS, {recipe.id for recipe in wanted})))
+    if not all(recipe.id in ids for recipe in wanted):
+        return 0
+    inputs = Inputs({ids[recipe.id]: recipe for recipe in wanted})
+    images = known_images(connection, items, recheck=False)
+    contents = {image.content_id for some in images.values() for image in some if image.content_id is not None}
+    rows = rows_where(connection, UNDER_RECIPES, sorted(contents), others=list(ids.values()))
+    annotated = set(map(tuple, rows))
+
+    def is_annotated(item: Item) -> bool:
+        keys = inputs.hashes_of(item).items()
+        return any(all((image.content_id, *key) in annotated for key in keys) for image in images.get(item.image, ()))
+
+    return sum(map(is_annotated, items))

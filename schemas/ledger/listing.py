@@ -17,7 +17,8 @@ from schemas.ledger.bulk import batches, plain, run
 from schemas.ledger.jobs import Job, lock_job, recipes_of
 from schemas.ledger.known import IsSettled, Key, KnownImage, annotated_contents, is_settled, known_images
 from schemas.ledger.outcomes import Counts, Outcome, add_to_job, insert_outcomes, write_outcomes
-from schemas.ledger.states import UNFINISHED
+from schemas.ledger.pruning import keep_off_pruning
+from schemas.ledger.states import UNFINISHED, first_fence
 from schemas.tables import chunks, jobs, unix_now
 
 
@@ -115,6 +116,7 @@ def register(
     came: it may stand there by now.
     """
     with database.write() as connection:
+        keep_off_pruning(connection)
         if again and run(connection, CURSOR, job=job.id).scalar() == cursor:
             return Registered(new=len(items), reused=0, known=0)
         left = [item for item in items if item not in waiting] if waiting else items
@@ -183,7 +185,10 @@ def _reused(one: _Mention, annotated: Mapping[Key, int]) -> tuple[Outcome, ...]:
 
 
 def _add_chunks(connection: Connection, job_id: int, items: Sequence[Item], chunk_size: int) -> None:
-    rows = [{"job_id": job_id, "item_list": pack_items(some), "size": len(some)} for some in batches(items, chunk_size)]
+    rows = [
+        {"job_id": job_id, "item_list": pack_items(some), "size": len(some), "fence": first_fence()}
+        for some in batches(items, chunk_size)
+    ]
     if rows:
         connection.execute(insert(chunks), rows)
 

@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, tuple_, update
 
 from schemas.database import Database
+from schemas.errors import SetupError
 from schemas.inputs import pack_input
 from schemas.items import Item, pack_items
 from schemas.ledger.bulk import batches
-from schemas.ledger.jobs import Job, lock_job, recipes_of
+from schemas.ledger.jobs import BEING_PRUNED, Job, lock_job, recipes_of
 from schemas.ledger.known import Key
 from schemas.ledger.outcomes import THIS, add_to_job, these
-from schemas.ledger.states import FIRST
+from schemas.ledger.states import FIRST, first_fence
 from schemas.tables import chunks, images, inputs, jobs, outcomes, unix_now
 
 MOST_AT_ONCE = 2000
@@ -26,7 +27,8 @@ def retry_failed(database: Database, job: Job, *, code: str | None = None, chunk
     total, after = 0, ("", 0, 0, "")
     while True:
         with database.write() as connection:
-            lock_job(connection, job.id)
+            if lock_job(connection, job.id).reason == BEING_PRUNED:
+                raise SetupError(f"the job {job.name!r} is being pruned: there is nothing of it to be tried again")
             rows = _failed_after(connection, job.id, after, code)
             if not rows:
                 return total
@@ -81,6 +83,7 @@ def _add_chunks(connection: Connection, job: Job, rows: Sequence[Any], chunk_siz
             "job_id": job.id,
             "item_list": pack_items(some),
             "size": len(some),
+            "fence": first_fence(),
             "retry_at": FIRST,
             "recipe_ids": None if len(wanted) == job.recipes else json.dumps(wanted),
         }

@@ -6,7 +6,9 @@ all of it is there afterwards or none, and each item is in exactly one place.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, update
 
@@ -19,20 +21,31 @@ from schemas.ledger.jobs import lock_job, pause_within
 from schemas.ledger.known import Key
 from schemas.ledger.outcomes import Outcome, add_to_job, insert_outcomes, withdraw_outcomes, write_outcomes
 from schemas.ledger.records import Stored, store
-from schemas.ledger.states import RUNNING
-from schemas.ledger.work import NAMED, Claim
+from schemas.ledger.states import RUNNING, first_fence
+from schemas.ledger.work import NAMED, Claim, annotations_of
 from schemas.results import Completion, Failure, Later, Reuse, Settled
 from schemas.tables import chunks, unix_now
 
-DONE = update(chunks).where(*NAMED, RUNNING).values(state="done", item_list="[]", worker=None, lease_until=None)
+DONE = (
+    update(chunks)
+    .where(*NAMED, RUNNING)
+    .values(state="done", item_list="[]", worker=None, lease_until=None, claimed_at=None)
+)
 
 
-def complete(database: Database, claim: Claim, completion: Completion, *, breaker_images: int) -> bool:
-    """running → done, with all that follows from it. False, and nothing changed, if the chunk is not ours now."""
+class Settlement(NamedTuple):
+    """What a completion has brought: how many outcomes of each kind and code, which is "" but for failures."""
+
+    outcomes: Counter[tuple[str, str]]
+
+
+def complete(database: Database, claim: Claim, completion: Completion, *, breaker_images: int) -> Settlement | None:
+    """running → done, with all that follows from it. None, and nothing changed, if the chunk is not ours now."""
     _check_conserved(claim, completion)
     with database.write() as connection:
         if run(connection, DONE, chunk=claim.chunk_id, named=claim.fence).rowcount != 1:
-            return False
+            return None
+        completion = _put_back_pruned(connection, claim, completion)
         stored = store(connection, completion.settled, Inputs(claim.recipes))
         new = _outcomes(claim, completion.settled, stored)
         inserted = insert_outcomes(connection, claim.job_id, list(chain.from_iterable(new)))
@@ -51,7 +64,7 @@ def complete(database: Database, claim: Claim, completion: Completion, *, breake
         _add_children(connection, claim, completion.later)
         if job.strict:
             _stop_at_failure(connection, claim, completion.settled)
-    return True
+    return Settlement(Counter((outcome.kind, outcome.code or "") for outcome in every))
 
 
 def _check_conserved(claim: Claim, completion: Completion) -> None:
@@ -62,6 +75,29 @@ def _check_conserved(claim: Claim, completion: Completion) -> None:
     assert conserved, f"chunk {claim.chunk_id}: its items are not each accounted for once"
     wanted = claim.recipes.keys()
     assert all(one.results.keys() == wanted for one in completion.settled), f"chunk {claim.chunk_id}: lacks a result"
+
+
+def _put_back_pruned(connection: Connection, claim: Claim, completion: Completion) -> Completion:
+    """The completion, with items put back that reuse an annotation which is gone since it was found.
+
+    It was pruned, or is younger than the backup that the database comes from. From here on `pruning` waits for us.
+    """
+    reusing = [one for one in completion.settled if any(isinstance(it, Reuse) for it in one.results.values())]
+    if not reusing:
+        return completion
+    sha256s = {one.content.sha256 for one in reusing if one.content}
+    there, inputs = annotations_of(connection, sha256s, claim.recipes), Inputs(claim.recipes)
+    gone = [
+        one
+        for one in reusing
+        for recipe, brought in inputs.hashes_of(one.item).items()
+        if isinstance(result := one.results[recipe], Reuse)
+        and (one.content is None or there.get((one.content.sha256, recipe, brought)) != result.annotation_id)
+    ]
+    back = set(map(id, gone))
+    later = Later([one.item for one in reusing if id(one) in back], tries=claim.tries)
+    kept = [one for one in completion.settled if id(one) not in back]
+    return replace(completion, settled=kept, later=[*completion.later, later]) if gone else completion
 
 
 def _outcomes(claim: Claim, settled: Sequence[Settled], stored: Stored) -> list[list[Outcome]]:
@@ -96,6 +132,7 @@ def _add_children(connection: Connection, claim: Claim, later: Sequence[Later]) 
             "recipe_ids": claim.recipe_ids,
             "item_list": pack_items(rest.items),
             "size": len(rest.items),
+            "fence": first_fence(),
             "crashes": 0 if rest.code else claim.crashes,  # with a code, they have been tried, and killed nobody
             "tries": rest.tries,
             "wait_s": rest.wait_s,

@@ -1,5 +1,7 @@
 """The states of a chunk as conditions, in words that the partial indexes of `chunks` know: literals, no parameters."""
 
+from random import getrandbits
+
 from sqlalchemy import ColumnElement, and_, literal_column
 
 from schemas.tables import chunks
@@ -17,11 +19,22 @@ RUNNING = and_(_is("running"), UNFINISHED)
 FIRST = -1.0
 """A `retry_at` before that of every chunk which was never tried: in order of it, they are dispatched."""
 
+
+def first_fence() -> int:
+    """Where the fence of a new chunk begins: anywhere, so that no other chunk ever has its id with one of its fences.
+
+    A database numbers chunks anew from a backup's last one, and SQLite also from the last one that was not pruned: what
+    still travels or is in work of the chunks that had these numbers must not be taken for theirs.
+    """
+    return getrandbits(30)
+
+
 BACK_TO_PENDING = {
     "state": "pending",
     "fence": chunks.c.fence + 1,
     "worker": None,
     "lease_until": None,
+    "claimed_at": None,
     "broker": None,
 }
 """The values of every way back: the new fence refuses whoever still has the message or the claim."""

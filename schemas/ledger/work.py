@@ -1,7 +1,7 @@
 """A worker's part of a chunk's life: claim, renew, release."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from schemas.ledger.states import BACK_TO_PENDING, QUEUED, RUNNING
 from schemas.recipes import Recipe
 from schemas.tables import annotations, chunks, contents, jobs, unix_now
 
-ROOTS = select(jobs.c.roots).where(jobs.c.id == bindparam("job"))
+NAME_AND_ROOTS = select(jobs.c.name, jobs.c.roots).where(jobs.c.id == bindparam("job"))
 NAMED = (chunks.c.id == bindparam("chunk"), chunks.c.fence == bindparam("named"))
 """This chunk, under this fence: what every transition of a chunk that somebody has asks first."""
 PUT_BACK = update(chunks).where(*NAMED, QUEUED).values(BACK_TO_PENDING)
@@ -25,7 +25,12 @@ CLAIM = (
     update(chunks)
     .where(*NAMED, QUEUED)
     .where(select(jobs.c.id).where(jobs.c.id == chunks.c.job_id, jobs.c.state == "running").exists())
-    .values(state="running", worker=bindparam("by"), lease_until=unix_now() + bindparam("lasting", type_=Double))
+    .values(
+        state="running",
+        worker=bindparam("by"),
+        lease_until=unix_now() + bindparam("lasting", type_=Double),
+        claimed_at=unix_now(),
+    )
     .returning(chunks)
 )
 OURS = select(chunks).where(*NAMED, RUNNING, chunks.c.worker == bindparam("by"))
@@ -34,6 +39,10 @@ ANNOTATED = (
     .join(annotations, annotations.c.content_id == contents.c.id)
     .where(contents.c.sha256.in_(VALUES), annotations.c.recipe_id.in_(OTHERS))
 )
+
+
+UNREADABLE = (ValueError, KeyError, TypeError)
+"""What `claim_of` raises for a chunk that another version has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,13 @@ class Claim:
     recipe_ids: str | None
     tries: int
     crashes: int
+    job: str = ""
+    """The job's name, for people."""
+
+    @property
+    def attempt(self) -> int:
+        """The how many-th time these images are worked on: after failures that may pass, and workers that died."""
+        return self.tries + self.crashes + 1
 
 
 def claim_chunk(
@@ -70,12 +86,17 @@ def claim_chunk(
             return None
         try:
             return claim_of(connection, row)
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             run(connection, RELEASE, chunk=chunk_id, named=fence)
-            why = f"its chunk {chunk_id} cannot be read: {type(error).__name__}; a worker of this job's version may"
+            why = unreadable(chunk_id, error)
     with database.write() as connection:  # one of its own: whoever pauses takes the job's row before those of chunks
         pause_within(connection, row.job_id, why)
     return None
+
+
+def unreadable(chunk_id: int, error: Exception) -> str:
+    """Why its job pauses."""
+    return f"its chunk {chunk_id} cannot be read: {type(error).__name__}; a worker of this job's version may"
 
 
 def renew_leases(database: Database, worker: str, chunk_ids: Collection[int], lease_s: float) -> dict[int, str]:
@@ -112,15 +133,22 @@ def find_annotations(
 ) -> dict[tuple[str, int, str], int]:
     """The annotations of these contents under these recipes: (sha256, recipe id, hash of the input) → annotation id."""
     with database.ask() as connection:
-        rows = rows_where(connection, ANNOTATED, dict.fromkeys(sha256s), others=list(recipe_ids))
-        return {(sha256, recipe, input_): id_ for sha256, recipe, input_, id_ in rows}
+        return annotations_of(connection, sha256s, recipe_ids)
+
+
+def annotations_of(
+    connection: Connection, sha256s: Iterable[str], recipe_ids: Iterable[int]
+) -> dict[tuple[str, int, str], int]:
+    """`find_annotations` as part of a transaction."""
+    rows = rows_where(connection, ANNOTATED, dict.fromkeys(sha256s), others=list(recipe_ids))
+    return {(sha256, recipe, input_): id_ for sha256, recipe, input_, id_ in rows}
 
 
 def claim_of(connection: Connection, row: Row[Any]) -> Claim:
     """The claim on a chunk that is running, from its row."""
     recipes = recipes_of(connection, row.job_id)
     wanted = set(json.loads(row.recipe_ids)) if row.recipe_ids else set(recipes)
-    roots: str | None = run(connection, ROOTS, job=row.job_id).scalar()
+    name, roots = run(connection, NAME_AND_ROOTS, job=row.job_id).one()
     return Claim(
         chunk_id=row.id,
         fence=row.fence,
@@ -131,4 +159,5 @@ def claim_of(connection: Connection, row: Row[Any]) -> Claim:
         recipe_ids=row.recipe_ids,
         tries=row.tries,
         crashes=row.crashes,
+        job=name,
     )

@@ -16,7 +16,7 @@ PARTS = {"probe", "identity", "phases", "rates", "summary", "gap"}
 ON_A_BARE_BOX = """
 import sys
 absent = ("accelerate", "alembic", "boto3", "botocore", "celery", "kombu", "psutil", "psycopg", "pyarrow", "pydantic",
-          "pydantic_settings", "redis", "sqlalchemy", "structlog")
+          "pydantic_settings", "prometheus_client", "redis", "sqlalchemy", "structlog")
 sys.modules.update(dict.fromkeys(absent))
 import worker.attention, worker.engine, worker.images, worker.model, benchmarks.gpu.__main__
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"schemas", "producer", "catalog", "kosmograph"}))

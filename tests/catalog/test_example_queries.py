@@ -1,4 +1,4 @@
-"""The questions of the README have the right answers, on both databases, as `kosmograph sql` asks them."""
+"""The questions of the documentation have the right answers, on both databases, as `kosmograph sql` asks them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,8 +13,11 @@ from schemas.database import Database
 from schemas.errors import Code
 from tests.catalog.conftest import Picture, Shelve, Thing
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-SQL = "\n".join(re.findall(r"```sql\n(.*?)```", README, re.DOTALL))
+ROOT = Path(__file__).parents[2]
+SQL, README = (
+    "\n".join(re.findall(r"```sql\n(.*?)```", (ROOT / name).read_text(), re.DOTALL))
+    for name in ("docs/how-to/sql.md", "README.md")
+)
 QUERIES = dict(re.findall(r"^-- ([^\n]+\?)[^\n]*\n((?:[^-\n].*\n)+?)(?=\n|\Z)", SQL, re.M))
 LEFT, RIGHT, WHOLE = (0.0, 0.0, 0.25, 0.5), (0.5, 0.0, 1.0, 0.5), (0.0, 0.0, 1.0, 1.0)
 
@@ -47,6 +50,12 @@ def test_every_question_is_checked_here() -> None:
     checked = set(re.findall(r'ask\("([^"]+)"\)', Path(__file__).read_text()))
     assert len(QUERIES) == len(checked) == SQL.count(";\n") == 10
     assert all(sum(question.startswith(begins) for begins in checked) == 1 for question in QUERIES)
+
+
+def test_questions_of_the_readme_are_among_them() -> None:
+    asked = README.strip().split("\n\n")
+    assert len(asked) == 2
+    assert all(one in SQL for one in asked)
 
 
 def test_things_come_by_the_pictures_that_they_are_in(ask: Ask, shelve: Shelve) -> None:

@@ -62,6 +62,7 @@ def test_without_the_token_there_is_nothing_but_style_and_script() -> None:
     assert guarded.get("/", headers={"Cookie": f"kosmograph_gallery={TOKEN}"}).status_code == 401
     assert guarded.get("/", headers={"Cookie": "kosmograph_gallery=ü".encode()}).status_code == 401
     assert guarded.get("/static/gallery.css").status_code == 200
+    assert guarded.get("/live").status_code == 200
 
 
 @pytest.mark.parametrize("host", ["x/static/?", "x/static/#", "x/static", "localhost/static/?"])

@@ -144,9 +144,8 @@ def test_missing_jinja_is_told_with_the_remedy(job: None, database_url: str, tmp
 
 
 def record(caption: str = "", entities: Any = ()) -> Record:
-    return Record(
-        "job", 1, 1, "s3://b/1", "brief", "p", caption, "", "stop", None, 9, 9, "", "JPEG", "null", "r", entities
-    )
+    of_image = ("job", 1, 1, "s3://b/1", "brief", "p", caption, "", "stop", None, 9, 9, "", "JPEG", "null", "r")
+    return Record(*of_image, input=None, absent_phrase=None, yes_bias=None, absent_score=None, entities=entities)
 
 
 def test_many_pictures_together_stay_within_the_page() -> None:

@@ -14,6 +14,7 @@ from time import sleep
 from typing import Any
 
 from schemas.broker import CELERY_SETTINGS
+from schemas.logs import configure_logs
 from schemas.settings import load_settings
 from worker import service
 from worker.generation import Generation, Request
@@ -49,4 +50,6 @@ if __name__ == "__main__":
     options: dict[str, Any] = CELERY_SETTINGS["broker_transport_options"]
     options["socket_timeout"] = float(os.environ.get("FAULTS_SOCKET_TIMEOUT_S", options["socket_timeout"]))
     service.NullEngine = OddEngine  # type: ignore[misc]
-    service.run_worker(load_settings(model="null"), revision=None, dtype=None, name=sys.argv[1])
+    settings = load_settings(model="null")
+    configure_logs(settings, worker=sys.argv[1])
+    service.run_worker(settings, revision=None, dtype=None, name=sys.argv[1])

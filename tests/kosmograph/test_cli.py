@@ -38,10 +38,15 @@ RELATIONS = {"--left-of", "--right-of", "--above", "--below", "--inside", "--ove
 BOUNDS = {"--min-score", "--max-score", "--min-area", "--max-area", "--min-trust", "--max-trust"}
 FILTERS = {"--phrase", "--place", "--task", "--model"} | RELATIONS | BOUNDS
 OPTIONS = {
-    "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device"},
+    "annotate": RECIPES | MODEL | LISTING | {"--db", "--broker", "--workers", "--device", "--notify", "--quiet"},
     "submit": RECIPES | MODEL | LISTING | {"--db"},
     "try": RECIPES | MODEL | {"--device", "--save", "--allow-http", "--cleanup", "--json"},
-    "dispatch": {"--db", "--broker"},
+    "migrate": {"--db"},
+    "dispatch": {"--db", "--broker", "--notify"},
+    "plan": RECIPES
+    | MODEL
+    | {"--device", "--db", "--include", "--exclude", "--all-files", "--root", "--allow-http", "--exact"}
+    | {"--sample", "--workers", "--price", "--deadline", "--images", "--json"},
     "worker": MODEL | {"--db", "--broker", "--device", "--gpus", "--allow-http"},
     "status": {"--watch", "--json", "--db"},
     "pause": {"--db"},
@@ -50,6 +55,8 @@ OPTIONS = {
     "priority": {"--db"},
     "retry": {"--code", "--db"},
     "failures": {"--json", "--db"},
+    "wait": {"--timeout", "--quiet", "--db"},
+    "prune": {"--older-than", "--annotations", "--vacuum", "--dry-run", "--yes", "--json", "--db"},
     "show": {"--job", "--save", "--allow-http", "--json", "--db"},
     "find": FILTERS | {"--job", "--limit", "--after", "--sheet", "--allow-http", "--json", "--db"},
     "export": FILTERS
@@ -112,7 +119,12 @@ WRONG_USAGE = [
     ("try", "here.jpg", "--no-repeat-ngram-size", "-1"),
     ("sql", "SELECT 1", "--format", "xml"),
     ("status", "--db", "oracle://host/name"),
+    ("wait", "job", "--timeout", "tomorrow"),
+    ("prune", "job", "--older-than", "90d"),
+    ("prune", "--older-than", "90"),
     ("dispatch",),
+    ("dispatch", "--broker", "redis://host", "--notify", "'"),
+    ("dispatch", "--broker", "redis://host", "--notify", "https://"),
     ("worker", "--model", "null"),
     ("doctor", "--golden", "snowman.jpg"),
     ("evaluate", "here.json", "--images", "."),

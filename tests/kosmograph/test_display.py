@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kosmograph import display as module
-from kosmograph.display import Display, duration
+from kosmograph.display import Display
+from kosmograph.output import duration
 from schemas.ledger.jobs import Job
 
 JOB = Job(
@@ -65,6 +66,9 @@ def test_live_display_survives_any_name(clock: list[float], monkeypatch: Any, ca
     assert "\x1b[2J" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(42, "42 s"), (420, "7 min"), (12_000, "3 h 20 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(42, "42 s"), (420, "7 min"), (12_000, "3 h 20 min"), (273_600, "3 days 4 h"), (7_776_000, "90 days")],
+)
 def test_duration_is_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -53,16 +53,23 @@ def link_of(server: "subprocess.Popen[str]") -> str:
     return found[0]
 
 
-def test_start_is_one_line_and_ctrl_c_ends_quietly(start: Start) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_start_is_one_line_and_ctrl_c_ends_quietly(start: Start, stop: signal.Signals) -> None:
     server = start()
     link = link_of(server)
     assert link.startswith("http://127.0.0.1:")
     answer = httpx.get(link)
     assert (answer.status_code, "server" in answer.headers) == (200, False)
     assert httpx.get(link, headers={"Host": "evil.example"}).status_code == 421
-    server.send_signal(signal.SIGINT)
+    server.send_signal(stop)
     out, err = server.communicate(timeout=30)
     assert (server.returncode, out, err) == (0, "", "")
+
+
+def test_supervisor_learns_without_the_token_that_it_lives_and_nothing_else(start: Start) -> None:
+    link = link_of(start("--token", TOKEN))
+    live = httpx.get(link.partition("?")[0] + "live")
+    assert (live.status_code, live.text) == (200, "ok")
 
 
 def test_ctrl_c_ends_it_whatever_still_runs(start: Start, stuck: Path) -> None:

@@ -1,10 +1,14 @@
 """Worker processes that are watched."""
 
 import os
+import re
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -25,8 +29,9 @@ RECIPE = Recipe(task="brief", prompt="p", model="null", revision="r", dtype="flo
 def pool(database_url: str, broker: Any, tmp_path: Path) -> Iterator[Callable[..., WorkerPool]]:
     made: list[WorkerPool] = []
 
-    def make(model: str = "null", revision: str | None = None, count: int = 1) -> WorkerPool:
-        settings = Settings(db=database_url, broker=broker.url, model=model, device="cpu", loader_processes=1)
+    def make(model: str = "null", revision: str | None = None, count: int = 1, metrics_port: int = 0) -> WorkerPool:
+        place = {"db": database_url, "broker": broker.url, "device": "cpu", "metrics_port": metrics_port}
+        settings = Settings(**place, model=model, loader_processes=1)
         made.append(WorkerPool(settings, ["cpu"] * count, tmp_path, revision=revision, dtype=None))
         return made[-1]
 
@@ -80,6 +85,41 @@ def test_worker_that_dies_again_and_again_ends_the_run(
 
     with pytest.raises(SetupError, match="the worker on cpu gave up"):
         wait_for(killed)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_each_worker_has_a_port_for_its_metrics_and_keeps_it_when_it_is_replaced(
+    pool: Callable[..., WorkerPool], wait_for: Callable[..., Any]
+) -> None:
+    first = two_free_ports()
+    workers = pool(count=2, metrics_port=first)
+
+    def names() -> list[str]:
+        """Of the workers that answer, by port."""
+        found = []
+        for port in (first, first + 1):
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                found += re.findall(r'kosmograph_worker_info{.*worker="([^"]+)"', answer.read().decode())
+        return found
+
+    before = [place.name for place in workers._places]
+    wait_for(lambda: names() == before)
+    for one in psutil.Process(workers._places[1].child._keeper.pid).children():
+        one.kill()
+    wait_for(workers.check)
+    after = [place.name for place in workers._places]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+    wait_for(lambda: names() == after)
+
+
+def two_free_ports() -> int:
+    """The first of them."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", 0)) as one:
+            port = int(one.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -1,8 +1,10 @@
 """Bad files among good ones: each ends as a failure with its code, and every neighbour is annotated."""
 
+import json
 import shutil
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from schemas.errors import Code
 from tests.pipeline.conftest import Kosmograph, Run, jpeg
+from tests.producer.hook import Hook
 
 
 def bomb() -> bytes:
@@ -52,7 +55,7 @@ def mixed(photos: Path) -> dict[str, Code]:
 def done(new_kosmograph: Callable[[], Kosmograph], photos: Path, mixed: dict[str, Code]) -> tuple[Kosmograph, Run]:
     """The run over all of them, where it was, and how it ended."""
     kosmograph = new_kosmograph()
-    return kosmograph, kosmograph.annotate(str(photos), "--job", "mixed")
+    return kosmograph, kosmograph.annotate(str(photos), "--job", "mixed", "--notify", "sh -c 'cat > told.json'")
 
 
 def test_bad_files_fail_alone_with_their_codes(done: tuple[Kosmograph, Run], mixed: dict[str, Code]) -> None:
@@ -66,6 +69,14 @@ def test_bad_files_fail_alone_with_their_codes(done: tuple[Kosmograph, Run], mix
     assert kosmograph.value("SELECT COUNT(*) FROM captions") == 20
 
 
+def test_command_is_told_of_the_end_with_the_failures_by_code(
+    done: tuple[Kosmograph, Run], mixed: dict[str, Code]
+) -> None:
+    told = json.loads((done[0].folder / "told.json").read_text())
+    assert (told["job"], told["state"], told["annotated"]) == ("mixed", "finished", 20)
+    assert told["failures"] == Counter(mixed.values())
+
+
 def test_failures_command_shows_each_with_its_reason(done: tuple[Kosmograph, Run], mixed: dict[str, Code]) -> None:
     run = done[0]("failures", "mixed")
     assert run.code == 0
@@ -75,9 +86,18 @@ def test_failures_command_shows_each_with_its_reason(done: tuple[Kosmograph, Run
 
 
 def test_strict_stops_at_the_first_failure(kosmograph: Kosmograph, photos: Path, mixed: dict[str, Code]) -> None:
-    run = kosmograph.annotate(str(photos), "--job", "mixed", "--strict")
+    """Whoever is to be told of it and does not take it changes nothing of that."""
+    hook = Hook()
+    hook.answers = [404]
+    try:
+        run = kosmograph.annotate(str(photos), "--job", "mixed", "--strict", KOSMOGRAPH_NOTIFY=hook.url)
+    finally:
+        hook.close()
     assert run.code == 1
     assert "--strict" in run.err
+    assert [told["state"] for told in hook.told] == ["paused"]
+    assert "it answers 404" in run.err
+    assert "hunter2" not in run.err + run.out
     assert kosmograph.value("SELECT state FROM jobs") == "paused"
 
 

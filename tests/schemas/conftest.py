@@ -82,11 +82,11 @@ class Ledger:
 
     def complete(
         self, claim: work.Claim, *settled: Settled, later: Sequence[Later] = (), breaker_images: int = 1000
-    ) -> bool:
+    ) -> settlement.Settlement | None:
         completion = Completion(settled, later)
         return settlement.complete(self.database, claim, completion, breaker_images=breaker_images)
 
-    def annotate_all(self, claim: work.Claim, *, breaker_images: int = 1000) -> bool:
+    def annotate_all(self, claim: work.Claim, *, breaker_images: int = 1000) -> settlement.Settlement | None:
         """The chunk completed, each item annotated as bytes of its own."""
         return self.complete(
             claim, *(self.annotated(claim, item) for item in claim.items), breaker_images=breaker_images

@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from schemas.errors import Code
 from schemas.ledger import dispatch, jobs, work
+from schemas.ledger.census import take_census
 from schemas.ledger.shares import fair_shares
 from schemas.results import Later
 
@@ -19,8 +20,9 @@ def states(ledger: Any) -> list[str]:
 
 def test_taking_moves_a_chunk_to_the_queue_under_a_new_fence(ledger: Any, items: Any) -> None:
     ledger.job_of(*items(2), chunk_size=1)
+    fences = ledger.sql("SELECT fence FROM chunks ORDER BY id")
     departures = ledger.take()
-    assert [departure.fence for departure in departures] == [1, 1]
+    assert [departure.fence for departure in departures] == [row["fence"] + 1 for row in fences]
     assert [ledger.uris(departure) for departure in departures] == [[item.uri] for item in items(2)]
     assert states(ledger) == ["queued", "queued"]
     assert ledger.take() == []
@@ -99,6 +101,7 @@ def test_questions_that_are_asked_all_the_time_never_walk_over_the_chunks(ledger
     dispatch.count_queued(ledger.database, ledger.queue, "redis")
     jobs.finish_jobs(ledger.database)
     ledger.take(5)
+    take_census(ledger.database)
     jobs.get_job(ledger.database, job.id)
     event.remove(ledger.database.engine, "before_cursor_execute", note)
     walks = {statement: walk for statement, values in asked if (walk := walk_over_chunks(ledger, statement, values))}
@@ -260,6 +263,20 @@ def test_a_chunk_with_two_crashes_becomes_one_chunk_for_each_item(ledger: Any, i
     assert {row["crashes"] for row in ledger.sql("SELECT crashes FROM chunks WHERE state = 'pending'")} == {0}
     assert ledger.drain() == ["job"]
     assert ledger.counters(job) == (3, 3, 0, 0, 0)
+
+
+def test_a_crashed_chunk_that_cannot_be_read_pauses_its_job_and_the_others_go_on(ledger: Any, items: Any) -> None:
+    """As one that a newer Kosmograph has written: the dispatcher that must take it apart lives on."""
+    job, other = ledger.job_of(*items(1)), ledger.job_of(items(2)[1], name="other")
+    for _ in range(2):
+        ledger.claims(lease_s=-1)
+        ledger.change("UPDATE chunks SET item_list = '{' WHERE job_id = :id AND crashes = 1", id=job.id)
+        assert dispatch.reclaim_expired(ledger.database) == 2
+    assert ledger.now(job).state == "paused"
+    assert "cannot be read" in ledger.now(job).reason
+    assert ledger.sql("SELECT state FROM chunks WHERE job_id = :id", id=job.id) == [{"state": "pending"}]
+    assert ledger.drain() == ["other"]
+    assert ledger.now(other).state == "finished"
 
 
 def test_an_image_that_crashes_twice_alone_has_failed_and_its_neighbours_have_not(ledger: Any, items: Any) -> None:

@@ -112,6 +112,13 @@ def test_priority_and_strictness_are_those_of_the_latest_command(ledger: Any) ->
     assert (job.priority, job.strict) == (5, False)
 
 
+def test_priority_that_was_changed_meanwhile_stays_when_the_command_is_given_again(ledger: Any) -> None:
+    job = ledger.open()
+    assert job.priority == 0
+    jobs.set_priority(ledger.database, job.id, 7)
+    assert ledger.open().priority == 7
+
+
 def test_pause_says_why_and_takes_back_what_is_queued(ledger: Any, items: Any) -> None:
     job = ledger.job_of(*items(2), chunk_size=1)
     departures = ledger.take()

@@ -79,10 +79,10 @@ def test_a_worker_that_overran_its_lease_still_commits_while_nobody_took_it(ledg
 def test_a_completion_that_fails_half_way_leaves_nothing(ledger: Any, items: Any) -> None:
     job = ledger.job_of(*items(2))
     claim = ledger.one_claim()
-    good, bad = (ledger.annotated(claim, item) for item in claim.items)
-    no_such_annotation = replace(bad, results=dict.fromkeys(claim.recipes, Reuse(999)))
-    with pytest.raises(Exception, match=r"(?i)foreign key"):
-        ledger.complete(claim, good, no_such_annotation)
+    good, other = (ledger.annotated(claim, item) for item in claim.items)
+    no_size = replace(other, content=replace(other.content, width=None))
+    with pytest.raises(Exception, match=r"(?i)null"):
+        ledger.complete(claim, good, no_size)
     assert rows(ledger) == dict.fromkeys(EVERYTHING, 0)
     assert ledger.counters(job) == (2, 0, 0, 0, 2)
     assert ledger.annotate_all(claim)
@@ -212,6 +212,41 @@ def test_an_annotation_that_was_found_is_reused(ledger: Any, items: Any) -> None
     assert ledger.complete(claim, ledger.mixed(claim.items[0], results, sha256="same"))
     assert ledger.counters(job) == (1, 0, 1, 0, 0)
     assert [row["reused"] for row in ledger.sql("SELECT reused FROM captions WHERE job = 'two'")] == [True]
+
+
+def test_an_annotation_that_is_gone_since_it_was_found_is_made_again(ledger: Any, items: Any) -> None:
+    """Given one that was pruned, and another under its id, when it is to be reused, then its item comes back."""
+    job = ledger.job_of(*items(2))
+    claim = ledger.one_claim()
+    first, second = claim.items
+    (recipe,) = claim.recipes
+    assert ledger.complete(claim, ledger.annotated(claim, first, sha256="other"), later=[Later([second], 0)])
+    (taken,) = ledger.sql("SELECT id FROM annotations")
+    claim = ledger.one_claim()
+    gone = ledger.mixed(second, {recipe: Reuse(taken["id"])}, sha256="gone")
+    assert ledger.complete(claim, gone)
+    assert ledger.counters(job) == (2, 1, 0, 0, 1)
+    ledger.drain()
+    assert ledger.counters(job) == (2, 2, 0, 0, 0)
+
+
+def test_a_claim_of_before_a_backup_was_restored_is_no_claim_on_the_chunk_that_has_its_id_now(
+    ledger: Any, items: Any
+) -> None:
+    """The backup is older than the claim's chunk: another job's chunk gets its number, and its own first message."""
+    ledger.job_of(*items(3), name="after the backup")
+    old = ledger.one_claim(worker="w1")
+    ledger.change("DELETE FROM chunks")
+    if not ledger.database.is_sqlite:
+        ledger.change(f"SELECT setval('chunks_id_seq', {old.chunk_id}, false)")
+    job = ledger.job_of(*items(2, start=10), name="new")
+    new = ledger.one_claim(worker="w2")
+    assert new.chunk_id == old.chunk_id
+    assert not ledger.annotate_all(old)
+    assert not work.release_chunk(ledger.database, old)
+    assert ledger.counters(job) == (2, 0, 0, 0, 2)
+    assert ledger.annotate_all(new)
+    assert ledger.counters(job) == (2, 2, 0, 0, 0)
 
 
 def test_an_object_that_changed_since_the_listing_is_stored_in_the_version_that_was_read(ledger: Any) -> None:
@@ -466,3 +501,14 @@ def test_listing_settling_and_retrying_at_once_close_the_counters(ledger: Any, i
     assert (now.state, now.pending) == ("finished", 0)
     assert now.images == 40 + 80
     assert jobs.finish_jobs(ledger.database) == []
+
+
+def test_settlement_tells_what_became_of_each_item(ledger: Any, items: Callable[..., list[Item]]) -> None:
+    """In the words of the job's counters: the second image with the same bytes is reused."""
+    ledger.job_of(*items(4))
+    claim = ledger.one_claim()
+    first, second, bad, late = claim.items
+    same = [ledger.annotated(claim, item, sha256="same") for item in (first, second)]
+    done = ledger.complete(claim, *same, ledger.failed(claim, bad, Code.TRUNCATED), later=[Later([late], 0)])
+    assert done.outcomes == {("annotated", ""): 1, ("reused", ""): 1, ("failed", "truncated"): 1}
+    assert ledger.complete(claim, *same, later=[Later([bad, late], 0)]) is None

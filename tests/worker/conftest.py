@@ -18,6 +18,7 @@ from schemas.storage import StorageOptions
 from worker.consumer import Consumer, Worker, make_app
 from worker.images import Limits
 from worker.loader import Loader
+from worker.probe import BrokerLink
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +105,7 @@ def consuming(own_broker: Any, task: Gated, monkeypatch: pytest.MonkeyPatch) -> 
     threads: list[Thread] = []
 
     def start(*steps: Any, concurrency: int) -> Worker:
-        app = make_app(own_broker.url, task, *steps)  # type: ignore[arg-type]
+        app = make_app(own_broker.url, task, BrokerLink(), *steps)  # type: ignore[arg-type]
         quick = {"socket_timeout": 2, "socket_connect_timeout": 1}
         app.conf.broker_transport_options = CELERY_SETTINGS["broker_transport_options"] | quick
         worker = Worker(

@@ -67,6 +67,16 @@ def test_log_says_how_busy_the_engine_was_of_that_time() -> None:
     ]
 
 
+def test_image_that_was_mirrored_for_a_check_is_no_other_image() -> None:
+    now, engine = Clock(), Engine()
+    clock = WorkClock(now)
+    reporter = Reporter(engine, clock)
+    with clock.running():
+        now.now += 10
+    engine.figures = replace(NOTHING, images=50, images_again=20)
+    assert lines(reporter)[0]["images_per_s"] == 3.0
+
+
 def test_each_line_is_of_the_time_since_the_line_before(wait_for) -> None:
     now, engine = Clock(), Engine()
     clock = WorkClock(now)

@@ -20,12 +20,12 @@ from schemas.items import Item
 from schemas.ledger import canaries, dispatch, jobs, listing
 from schemas.recipes import TASKS, Recipe, field_of
 from schemas.settings import Settings
+from tests.worker.test_tasks import Loader
 from worker import canary as module
 from worker.annotator import Annotator
 from worker.canary import MOST_TOKENS, Canaries, question
 from worker.canary_pictures import canary_pictures
 from worker.generation import Generation, Pixels, Request
-from worker.images import LoadedImage
 from worker.leases import Leases
 from worker.null_engine import SNOWMAN, VOCABULARY
 from worker.tasks import ChunkTask
@@ -73,16 +73,6 @@ class Voice:
             future.set_exception(said)
         else:
             future.set_result(said)
-        return future
-
-
-class Loader:
-    """Every URI is a picture of its own."""
-
-    def load(self, uri: str, **_: object) -> "Future[LoadedImage]":
-        future: Future[LoadedImage] = Future()
-        pixels = np.zeros((224, 224, 3), np.uint8)
-        future.set_result(LoadedImage(pixels, 9, 9, "PNG", 99, uri.rpartition("/")[2].rjust(64, "0"), "v"))
         return future
 
 

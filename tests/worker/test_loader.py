@@ -357,7 +357,7 @@ from worker.frames import DONE, FACTS, FRAME_BYTES, NOTE, REPLY_AT, frame_at
 from worker.loader_process import HELLO
 channel, ring = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[3])
 def reply(text=b"", facts=bytes(FACTS.size), number=1):
-    os.pwrite(ring, NOTE.pack(number, 0.0, b""), frame_at(0))
+    os.pwrite(ring, NOTE.pack(number, float("nan"), -1.0, b""), frame_at(0))
     os.pwrite(ring, facts + text.ljust(2000), frame_at(0) + REPLY_AT)
     os.pwrite(ring, DONE.pack(1), 0)
 def image(width, height, size, kind=b"JPEG"):
@@ -379,7 +379,7 @@ TOOK_OVER = {
     "nests without end": "reply(b'[' * 2000)",
     "cuts its frames off": "reply(b''); os.ftruncate(ring, 64)",
     "cuts everything off": "os.ftruncate(ring, 0); sys.exit(3)",
-    "was fetched after no number of seconds": "os.pwrite(ring, NOTE.pack(1, float('nan'), b'v'), frame_at(0))",
+    "was fetched after no number of seconds": "os.pwrite(ring, NOTE.pack(1, float('nan'), 0.0, b'v'), frame_at(0))",
 }
 
 

@@ -31,12 +31,14 @@ def test_worker_whose_gpu_is_lost_says_that_another_may_do_better(tmp_path: Path
     """A stand-in for the queue brings the fault: there is no GPU here to lose."""
     code = """
 from schemas.errors import DeviceLost
+from schemas.logs import configure_logs
 from schemas.settings import load_settings
 from worker import service
 service.consume = lambda settings, task, *_: task.broken(DeviceLost("cuda:0 is lost to this process"))
 service.os.kill = lambda *_: None
 settings = load_settings(db="sqlite:///k.db", broker="redis://localhost/0", model="null")
-service.run_worker(settings, revision=None, dtype=None)
+configure_logs(settings)
+service.run_worker(settings, revision=None, dtype=None, name="w")
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode == TRY_AGAIN

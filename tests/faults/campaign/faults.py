@@ -76,7 +76,7 @@ class Scene:
         database = Database(self.topology.place.url)
         try:
             with database.read() as connection:
-                rows = connection.execute(wanted.where(chunks.c.fence > 0).order_by(chunks.c.id).limit(50)).all()
+                rows = connection.execute(wanted.order_by(chunks.c.id).limit(50)).all()
         finally:
             database.close()
         if not rows:
@@ -256,10 +256,7 @@ def repeat_message(scene: Scene) -> None:
 def replay_stale_message(scene: Scene) -> None:
     """A message of long ago: its chunk is done, or has a newer fence."""
     done, current = scene.chunk("done"), scene.chunk("queued", "running", "done")
-    stale = [_departure(done, done.fence)]
-    if current.fence > 1:
-        stale.append(_departure(current, current.fence - 1))
-    scene.publish(*stale)
+    scene.publish(_departure(done, done.fence), _departure(current, max(current.fence - 1, 1)))
 
 
 def publish_garbage(scene: Scene) -> None:

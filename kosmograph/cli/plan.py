@@ -1,0 +1,117 @@
+"""`plan`: what an archive would take."""
+
+from typing import Annotated
+
+import typer
+
+from kosmograph.cli.options import (
+    Absent,
+    AllowHttp,
+    Constrained,
+    Db,
+    Device,
+    DtypeHere,
+    Expressions,
+    Free,
+    Json,
+    MaxNewTokens,
+    MinNewTokens,
+    Model,
+    NoMirror,
+    NoRepeatNgramSize,
+    Phrases,
+    PlainQuestions,
+    Questions,
+    Regions,
+    Revision,
+    Tasks,
+    Verify,
+)
+from kosmograph.cli.run import (
+    AllFiles,
+    Exact,
+    Exclude,
+    Include,
+    Root,
+    Sources,
+    decoding_of,
+    filters_of,
+    prompts_of,
+    request_of,
+    verification_of,
+)
+
+
+def plan(
+    source: Sources,
+    task: Tasks = None,
+    phrase: Phrases = None,
+    expression: Expressions = None,
+    region: Regions = None,
+    question: Questions = None,
+    plain_question: PlainQuestions = None,
+    prompt: Free = None,
+    max_new_tokens: MaxNewTokens = None,
+    min_new_tokens: MinNewTokens = None,
+    no_repeat_ngram_size: NoRepeatNgramSize = None,
+    constrained: Constrained = False,
+    verify: Verify = False,
+    no_mirror: NoMirror = False,
+    absent: Absent = None,
+    model: Model = None,
+    revision: Revision = None,
+    dtype: DtypeHere = None,
+    device: Device = None,
+    db: Db = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    all_files: AllFiles = False,
+    root: Root = None,
+    allow_http: AllowHttp = None,
+    exact: Exact = False,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", min=1, help="Try N images at least (256, for 3 minutes).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="For so many workers as the one that is tried.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", metavar="P", min=0, help="Of an hour of one worker, that is of a GPU.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", metavar="06:00|8h", help="Say how many workers are done by then.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", metavar="TOTAL", min=1, help="So many there are: do not count them all.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what annotating would take: time, GPU-hours, money, database, failures, and what the limit is.
+
+    Counts the images, draws some at random, and annotates them as `annotate` would, with a worker of this machine and a
+    database that goes when it is done. Intervals hold nine times in ten, for a machine as busy as this one is now.
+
+    Example: kosmograph plan photos/ --model demo --workers 4 --deadline 06:00
+    """
+    from kosmograph.plan.run import Order
+    from kosmograph.plan.run import plan as run
+    from schemas.settings import load_settings
+
+    settings = load_settings(db=db, device=device, model=model, allow_http=allow_http)
+    request = request_of(
+        source,
+        settings.model,
+        prompts_of(task, phrase, expression, region, question, plain_question, prompt),
+        filters=filters_of(include, exclude, all_files),
+        revision=revision,
+        dtype=dtype,
+        decoding=decoding_of(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
+        **verification_of(verify, no_mirror, absent),
+        exact=exact,
+        roots=tuple(root or ()),
+    )
+    order = Order(sample, workers, price, deadline, images, as_json)
+    raise typer.Exit(run(request, order, settings))
+
+
+COMMANDS = (plan,)
