@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from kosmograph.redis_server import find_redis_server
-from tests.deploy.containers import DEPLOY, free_port
+from tests.deploy.containers import DEPLOY
+from tests.deploy.processes import free_port
 from tests.pipeline.conftest import ROOT
 
 Run = Callable[..., "subprocess.Popen[str]"]
