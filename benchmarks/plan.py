@@ -92,9 +92,9 @@ def watched(*arguments: str) -> Watched:
 
 
 def busy_s() -> float:
-    """Seconds in which a core of this machine was at work, since it was started."""
+    """Seconds in which a core of this machine was at work, or the host had taken it, since it was started."""
     times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system)
+    return float(times.user + times.nice + times.system + getattr(times, "steal", 0.0))
 
 
 if __name__ == "__main__":
