@@ -22,12 +22,13 @@ from schemas.database import Database
 from schemas.migrations import upgrade
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # set before torch is imported: its threads sleep while they wait
+os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's library when it is imported: no test waits for what is not there
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """More than there are cores: many tests wait, for a lease to end or a server to come back."""
-    return (os.cpu_count() or 1) * 3 // 2
+    return (os.cpu_count() or 1) * 2
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,7 +38,6 @@ def clean_environment() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith(("KOSMOGRAPH_", "AWS_")):
                 patch.delenv(name)
-        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 
