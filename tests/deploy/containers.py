@@ -146,6 +146,14 @@ def kubernetes(overlay: str, secrets: Mapping[str, str]) -> dict[str, Container]
     }
 
 
+def _referred(to: dict[str, Any], said: dict[str, Any], secrets: Mapping[str, str]) -> str:
+    """A key of the Secret, or a resource of the container itself."""
+    if "secretKeyRef" in to:
+        return secrets[to["secretKeyRef"]["key"]]
+    kind, _, name = to["resourceFieldRef"]["resource"].partition(".")
+    return str(said["resources"][kind][name])
+
+
 def _of_kubernetes(said: dict[str, Any], maps: Mapping[str, Any], secrets: Mapping[str, str]) -> Container:
     environment = {
         key: str(value)
@@ -153,7 +161,7 @@ def _of_kubernetes(said: dict[str, Any], maps: Mapping[str, Any], secrets: Mappi
         for key, value in maps[source["configMapRef"]["name"]].items()
     }
     for entry in said.get("env", []):
-        environment[entry["name"]] = entry.get("value") or secrets[entry["valueFrom"]["secretKeyRef"]["key"]]
+        environment[entry["name"]] = entry.get("value") or _referred(entry["valueFrom"], said, secrets)
     name = said["image"].rpartition("/")[2].partition(":")[0]
     image = images().get({"kosmograph": "light", "kosmograph-worker": "worker"}.get(name, ""))
     known = (image.environment if image else {}) | environment

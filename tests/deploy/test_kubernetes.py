@@ -1,12 +1,16 @@
 """The overlays as kustomize makes them, and KEDA's query on a real PostgreSQL."""
 
+import re
+import subprocess
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy import text
 
 from schemas.database import Database
-from tests.deploy.containers import objects, pods
+from tests.deploy.containers import DEPLOY, kubernetes, objects, pods
+from tests.deploy.processes import SECRETS
 
 RECIPE = "INSERT INTO recipes (hash, task, prompt, model, revision, spec) VALUES (:h, 'x', 'x', :m, 'r', '{}')"
 JOB = """INSERT INTO jobs (id, name, queue, state, listing, recipes, created_at, started_at)
@@ -62,6 +66,39 @@ def test_what_selects_pods_finds_some(overlay: str) -> None:
         assert any(wanted.items() <= have.items() for have in labels), one["metadata"]["name"]
 
 
+@pytest.mark.parametrize("server", ["postgres", "valkey"])
+def test_whoever_asks_a_server_of_dev_is_let_in(server: str) -> None:
+    (rule,) = of_kind("dev", "NetworkPolicy", server)["spec"]["ingress"]
+    wanted = rule["from"][0]["podSelector"]["matchLabels"].items()
+    asking = [one for one, pod in pods("dev") if pod.get("serviceAccountName") == "kosmograph"]
+    assert {one["metadata"]["name"] for one in asking} == {"dispatcher", "gallery", "submit", "worker"}
+    for one in asking:
+        assert wanted <= one["spec"]["template"]["metadata"]["labels"].items(), one["metadata"]["name"]
+
+
+@pytest.mark.parametrize("page", ["deploy/README.md", "docs/how-to/kubernetes.md"])
+def test_pictures_of_the_trial_fit_into_a_configmap(page: str) -> None:
+    root = DEPLOY.parent
+    (told,) = re.findall(r"create configmap pictures (\$\(.+?{} \+\))", (root / page).read_text())
+    words = subprocess.run(["sh", "-c", f"echo {told}"], cwd=root, capture_output=True, text=True, check=True)
+    pictures = [root / word.removeprefix("--from-file=") for word in words.stdout.split()]
+    assert len(pictures) > 8
+    assert sum(picture.stat().st_size for picture in pictures) < 2**20  # Kubernetes takes no more
+
+
+def test_targets_are_called_the_same_by_compose_and_kubernetes() -> None:
+    """The alerts go by these names."""
+    scrapes = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    monitor = of_kind("prod", "PodMonitor")["spec"]
+    (names,) = monitor["selector"]["matchExpressions"]
+    (rename,) = monitor["podMetricsEndpoints"][0]["relabelings"]
+    assert names["key"].translate(str.maketrans("./", "__")) in rename["sourceLabels"][0]
+    assert rename["targetLabel"] == "job"
+    assert {rename["replacement"].replace("$1", name) for name in names["values"]} <= {
+        scrape["job_name"] for scrape in scrapes
+    }
+
+
 def test_worker_of_prod_has_a_gpu_and_two_minutes_to_leave() -> None:
     deployment = of_kind("prod", "Deployment", "worker")
     pod = deployment["spec"]["template"]["spec"]
@@ -70,6 +107,7 @@ def test_worker_of_prod_has_a_gpu_and_two_minutes_to_leave() -> None:
     assert "replicas" not in deployment["spec"]  # they are KEDA's
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert pod["terminationGracePeriodSeconds"] == 120
+    assert kubernetes("prod", SECRETS)["worker/worker"].environment["KOSMOGRAPH_LOADER_PROCESSES"] == "4"
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
     paths = {kind: worker[kind]["httpGet"]["path"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert paths == {"startupProbe": "/ready", "livenessProbe": "/live", "readinessProbe": "/ready"}
