@@ -107,6 +107,18 @@ def test_worker_that_lost_its_gpu_is_queued_again_and_one_that_gave_up_is_not(
     assert (log.read_text() if log.exists() else "") == asked
 
 
+def test_worker_has_all_the_cores_that_its_job_has(run: Run, folder: Path) -> None:
+    """A step of Slurm's has one, unless it is told otherwise."""
+    (folder / "night").mkdir()
+    (folder / "night" / "services.env").write_text("export KOSMOGRAPH_DB=x\n")
+    (folder / "bin" / "srun").write_text(f'#!/bin/sh\necho "$@" >{folder}/srun.log\n')
+    (folder / "bin" / "srun").chmod(0o755)
+    assert run("workers.sbatch", MODEL="m", SLURM_JOB_ID="7", SLURM_CPUS_PER_TASK="8").wait(30) == 0
+    options, _, command = (folder / "srun.log").read_text().partition(" kosmograph ")
+    assert "--cpus-per-task=8" in options.split()
+    assert command == "worker --model m\n"
+
+
 def test_scripts_say_what_they_lack(run: Run, folder: Path) -> None:
     for script, given, missing in (("services.sbatch", {}, "NIGHT"), ("workers.sbatch", {"NIGHT": "x"}, "MODEL")):
         assert run(script, **{"NIGHT": "", **given}).wait(30) != 0
