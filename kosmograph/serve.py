@@ -50,7 +50,8 @@ def serve(host: str, port: int, *, token: str | None, allow_http: bool | None, d
     with _listen(host, port) as listener:
         access = access_to(listener, host, settings.gallery_token)
         gallery = gallery_of(settings, access)
-        say(f"{shown} is shown at {_link(listener, host, access)} until Ctrl-C")
+        given = settings.gallery_token and not sys.stdout.isatty()  # a log has more readers than those who know it
+        say(f"{shown} is shown at {_link(listener, host, '' if given else access.token)} until Ctrl-C")
         sys.stdout.flush()  # a pipe shows it now, and not when all is over
         config = uvicorn.Config(
             gallery,
@@ -145,15 +146,15 @@ def _listen(host: str, port: int) -> socket.socket:
         raise SetupError(f"{host}:{port} cannot be listened on: {reason}; --port names another") from None
 
 
-def _link(listener: socket.socket, host: str, access: "Access") -> str:
-    """The address to open, with the token where there is one."""
+def _link(listener: socket.socket, host: str, token: str) -> str:
+    """The address to open, with the token where it is told."""
     address, port = listener.getsockname()[:2]
     if ipaddress.ip_address(address).is_unspecified:
         from kosmograph.exposure import own_address
 
         host = own_address() or socket.gethostname()
     name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{port}/" + (f"?{urlencode({'token': access.token})}" if access.token else "")
+    return f"http://{name}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
 
 
 def _cache_folder(settings: Settings) -> Path:

@@ -91,7 +91,7 @@ class Guard:
 
     def _answer(self, request: Request) -> Response | None:
         """What is said instead of the page; None to who may see it."""
-        if self._running > MOST_REQUESTS:
+        if self._running > MOST_REQUESTS and request.scope["path"] != LIVE:  # to be slow is no reason to be restarted
             return self._refuse(request, 503, "Too much at once", f"More than {MOST_REQUESTS} requests are waiting.")
         if request.method not in ("GET", "HEAD"):
             answer = self._refuse(

@@ -163,10 +163,10 @@ def _start_prometheus(services: list[Started], folder: Path) -> Started | None:
     said = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     said["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     said["rule_files"] = [str(DEPLOY / "prometheus" / "alerts.yml")]
-    places = {"worker": services[:2], "dispatcher": services[2:3]}
+    places = {"kosmograph-worker": services[:2], "kosmograph-dispatcher": services[2:3]}
     for job in said["scrape_configs"]:
         del job["dns_sd_configs"]
-        targets = [service.url.removeprefix("http://") for service in places.get(job["job_name"].removeprefix("kosmograph-"), [])]
+        targets = [service.url.removeprefix("http://") for service in places.get(job["job_name"], [])]
         job["static_configs"] = [{"targets": targets}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(said))
     port = free_port()

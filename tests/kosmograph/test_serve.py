@@ -26,13 +26,13 @@ def start(sqlite_template: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts `kosmograph serve` on a free port; it ends with the test."""
     running: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
+    def run(*arguments: str, stdout: int = subprocess.PIPE, **variables: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-P", "-m", "kosmograph", "serve", "--port", "0"]
         environment = os.environ | {"KOSMOGRAPH_GALLERY_CACHE": str(tmp_path / "cache")}
         server = subprocess.Popen(
             [*command, "--db", f"sqlite:///{sqlite_template}", *arguments],
             env=environment | variables,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -67,8 +67,7 @@ def test_start_is_one_line_and_ctrl_c_ends_quietly(start: Start, stop: signal.Si
 
 
 def test_supervisor_learns_without_the_token_that_it_lives_and_nothing_else(start: Start) -> None:
-    link = link_of(start("--token", TOKEN))
-    live = httpx.get(link.partition("?")[0] + "live")
+    live = httpx.get(link_of(start("--token", TOKEN)) + "live")
     assert (live.status_code, live.text) == (200, "ok")
 
 
@@ -127,11 +126,21 @@ def test_elsewhere_than_on_loopback_a_token_is_needed_and_never_logged(start: St
     assert token not in out + err
 
 
-def test_token_may_be_given_and_then_counts_on_loopback_too(start: Start) -> None:
+def test_token_may_be_given_and_then_counts_on_loopback_too_and_is_not_printed_into_a_log(start: Start) -> None:
     for server in (start("--token", TOKEN), start(KOSMOGRAPH_GALLERY_TOKEN=TOKEN)):
         link = link_of(server)
-        assert link.endswith(f"?token={TOKEN}")
-        assert httpx.get(link.partition("?")[0]).status_code == 401
+        assert httpx.get(link).status_code == 401
+        assert httpx.get(link, params={"token": TOKEN}, follow_redirects=True).status_code == 200
+        server.send_signal(signal.SIGTERM)
+        out, err = server.communicate(timeout=30)
+        assert TOKEN not in link + out + err
+
+
+def test_token_that_was_given_is_in_the_link_on_a_terminal(start: Start) -> None:
+    reader, writer = os.openpty()
+    start("--token", TOKEN, stdout=writer)
+    with os.fdopen(reader) as terminal:
+        assert f"?token={TOKEN} until" in terminal.readline()
 
 
 @pytest.mark.parametrize("form", ["::1", "localhost"])
