@@ -1,7 +1,8 @@
 """Captions from a model that is kept busy: requests in, from any thread; generations out, as each of them ends.
 
 Continuous batching: rows run side by side in fixed slots, and a slot whose row has ended goes to the next request. The
-scheduler says who begins, the runner computes, the engine does both in turn and hands out what came of it.
+scheduler says who begins, the runner computes, the translator puts it into words; the engine has each do its part in
+turn, hands out what came of it, and goes on after what went wrong.
 """
 
 import math
@@ -9,7 +10,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from worker.model import Kosmos
 from worker.observer import Observer, TurnClock
 from worker.runner import Ended, Runner, round_up
 from worker.scheduler import Plan, Row, Scheduler
+from worker.translation import Translator
 from worker.uploads import SHAPE
 
 GRACE_S = 5.0
@@ -62,7 +64,7 @@ class Engine:
         self._most_slots, self._refill = slots, refill or REFILL[model.device.type]
         sync_every = sync_every or SYNC_EVERY[model.device.type]
         self._runner = Runner(model, sync_every=sync_every, compile_after=compile_after)
-        self._scheduler = Scheduler()
+        self._scheduler, self._translator = Scheduler(), Translator(model)
         self._ended: deque[tuple[Row, Ended]] = deque()
         self._observer = observer or Observer()
         self._clock = TurnClock(self._observer, at_once=model.device.type == "cpu")
@@ -78,7 +80,7 @@ class Engine:
     def submit(self, request: Request) -> Future[Generation]:
         """What the model will say. A future that is cancelled before its turn is not computed."""
         try:
-            row = self._admit(request)
+            row = self._translator.row(request)
         except PermanentFailure as failure:
             return _failed(failure)
         with self._changed:
@@ -119,22 +121,6 @@ class Engine:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _admit(self, request: Request) -> Row:
-        """The request as a row. Raises PermanentFailure for one that the model cannot take."""
-        pixels = request.pixels
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != SHAPE:
-            found = f"{getattr(pixels, 'dtype', type(pixels).__name__)} {getattr(pixels, 'shape', '')}"
-            raise PermanentFailure(Code.INTERNAL, f"pixels are {found}, not uint8 {SHAPE}")
-        try:
-            row = Row(request, *self.model.ids_of(request.prompt, request.answer))
-        except (RuntimeError, TypeError, ValueError) as error:  # a lone surrogate, for one
-            raise PermanentFailure(Code.MODEL_ERROR, f"the prompt cannot be read: {error}") from None
-        if row.length > self.model.max_positions:
-            wanted = f"{len(row.prompt_ids)} tokens of prompt and {row.length - len(row.prompt_ids)} new ones"
-            limit = f"the model's {self.model.max_positions} positions; shorten the prompt, or lower --max-new-tokens"
-            raise PermanentFailure(Code.MODEL_ERROR, f"{wanted} are more than {limit}")
-        return row
 
     # ---- the thread
 
@@ -226,8 +212,8 @@ class Engine:
             row, answer = self._ended.popleft()
             next_rows: list[Row] = []
             try:
-                generation = self._generation(row, answer)
-                next_rows = self._follow_ups(row, generation)
+                generation = self._translator.generation(row, answer)
+                next_rows = self._translator.next_rows(row, generation)
             except Exception as error:
                 why = f"its tokens cannot be read: {describe(error)}"
                 row.future.set_exception(PermanentFailure(Code.MODEL_ERROR, why))
@@ -242,23 +228,6 @@ class Engine:
                     continue
             for one in possible:
                 one.future.set_exception(self._end)
-
-    def _generation(self, row: Row, answer: Ended) -> Generation:
-        text = self.model.raw_text(row.prompt_ids, answer.token_ids)
-        reason: Literal["stop", "length"] = "stop" if answer.token_ids[-1] == self.vocabulary.eos else "length"
-        return Generation(answer.token_ids, answer.logprobs, text, reason, answer.glances)
-
-    def _follow_ups(self, row: Row, generation: Generation) -> list[Row]:
-        """What is to be asked next; what the model cannot take has failed."""
-        follow_up = row.request.follow_up
-        rows = []
-        for request in follow_up(generation) if follow_up else ():
-            try:
-                rows.append(self._admit(request))
-            except PermanentFailure as failure:
-                rows.append(Row(request, []))
-                rows[-1].future.set_exception(failure)
-        return rows
 
     # ---- what goes wrong
 
