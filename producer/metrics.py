@@ -21,6 +21,8 @@ CENSUS_S = 5.0
 """How old the ledger's figures are at most, while it is there."""
 MOST_SHARE = 0.05
 """Of the time may go into counting: a database for which that is much is asked less often."""
+FORGET_S = 300.0
+"""A ledger that nobody reached for so long may be quite another by now: nothing more is said of it."""
 JOIN_S = 2.0
 """How long the end waits for a census, which may itself wait for a database that is away."""
 MOST_REASON = 200
@@ -30,7 +32,7 @@ MOST_REASON = 200
 class DispatcherMetrics(Collector):
     """A registry of a dispatcher's tally and of the last census, which a thread of its own takes.
 
-    So no scrape ever asks the database: while that is away, the figures stay as they were.
+    So no scrape ever asks the database: while that is away, the figures stay as they were, for some minutes.
     """
 
     def __init__(self, tally: Tally) -> None:
@@ -52,12 +54,14 @@ class DispatcherMetrics(Collector):
             thread.join(JOIN_S)
 
     def _count(self, database: Database, over: Event) -> None:
-        wait_s = 0.0
+        wait_s, taken_at = 0.0, time.monotonic()
         while not over.wait(wait_s):
             began = time.monotonic()
             try:
-                self._census = take_census(database)
+                self._census, taken_at = take_census(database), began
             except (DBAPIError, NoConnectionFree) as error:
+                if began - taken_at > FORGET_S:
+                    self._census = None
                 log.debug("the ledger was not counted", error=str(getattr(error, "orig", error)).split("\n")[0])
             wait_s = max(CENSUS_S, (time.monotonic() - began) / MOST_SHARE)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.exc import OperationalError
 
 from producer.dispatcher import Dispatcher
 from producer.metrics import DispatcherMetrics
@@ -18,6 +19,7 @@ from producer.tally import LATE_S, STILL_S, Tally
 from schemas.database import Database
 from schemas.items import Item
 from schemas.ledger import dispatch, jobs, listing, work
+from schemas.ledger.census import Census, take_census
 from schemas.recipes import Recipe
 from schemas.settings import Settings
 
@@ -101,6 +103,30 @@ def test_scrape_does_not_wait_for_a_database_that_is_away() -> None:
     assert ("kosmograph_chunks_sent_total",) in found
     assert ("kosmograph_workers",) not in found
     away.close()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_ledger_that_is_away_for_long_is_forgotten(
+    database: Database, wait_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a dispatcher that is cut off would tell of work that others have done."""
+    away = Event()
+
+    def census(database: Database) -> Census:
+        if away.is_set():
+            raise OperationalError("SELECT", {}, Exception("it is away"))
+        return take_census(database)
+
+    monkeypatch.setattr("producer.metrics.take_census", census)
+    monkeypatch.setattr("producer.metrics.CENSUS_S", 0.01)
+    monkeypatch.setattr("producer.metrics.FORGET_S", 0.05)
+    metrics = DispatcherMetrics(Tally())
+    with metrics.counting(database):
+        wait_for(lambda: ("kosmograph_workers",) in scraped(metrics))
+        away.set()
+        wait_for(lambda: ("kosmograph_workers",) not in scraped(metrics))
+        away.clear()
+        wait_for(lambda: ("kosmograph_workers",) in scraped(metrics))
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
