@@ -6,7 +6,7 @@ from datetime import datetime, time, timedelta
 from schemas.errors import UsageError
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
-_DURATION = re.compile(r"(?=\d)(?:(\d+(?:\.\d+)?)h)?(?:(\d+)m(?:in)?)?")
+_DURATION = re.compile(r"(?=\d)(?:(\d{1,4}(?:\.\d+)?)h)?(?:(\d{1,5})m(?:in)?)?")
 
 
 def deadline_of(text: str, now: datetime) -> datetime:
