@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from producer.targets import Target, Untold
 from schemas.database import Database, patiently
-from schemas.ledger.announcements import Announcement, claim_announcement, note_told, owe_again
+from schemas.ledger.announcements import Announcement, claim_announcement, is_ours, note_told, owe_again
 from schemas.uris import printable
 
 log = structlog.get_logger()
@@ -67,10 +67,16 @@ class Notifier:
                 if pause_s is None or not error.passing:
                     log.error("nobody could be told", why=str(error), **told)
                     break
-            if self._closing.wait(pause_s):
+            if self._closing.wait(pause_s) or self._is_overtaken(announcement):
                 return
         with suppress(DBAPIError):  # else it is told again
             patiently(partial(note_told, self._database, announcement), limit_s=DATABASE_S, stop=self._closing.is_set)
+
+    def _is_overtaken(self, announcement: Announcement) -> bool:
+        """Whether the job has ended or paused anew since: another may have told that already, and it is what counts."""
+        with suppress(DBAPIError):
+            return not is_ours(self._database, announcement)
+        return False
 
 
 def document_of(it: Announcement) -> dict[str, Any]:
