@@ -29,6 +29,7 @@ class Notifier:
         self._closing = Event()
         self._announcement: Announcement | None = None
         self._thread: Thread | None = None
+        self._why = ""
 
     @property
     def in_hand(self) -> str:
@@ -41,6 +42,7 @@ class Notifier:
             return
         self._announcement = claim_announcement(self._database, self._job_id)
         if self._announcement is not None:
+            self._why = "it has not answered yet"
             self._thread = Thread(target=self._tell, args=(self._announcement,), name="notices", daemon=True)
             self._thread.start()
 
@@ -50,7 +52,7 @@ class Notifier:
             self._thread.join(limit_s)
         self._closing.set()
         if self.in_hand and self._announcement is not None:
-            log.warning("not told in time", target=self.in_hand, job=self._announcement.job)
+            log.warning("not told in time", target=self.in_hand, job=self._announcement.job, why=self._why)
             with suppress(DBAPIError):
                 owe_again(self._database, self._announcement)
 
@@ -64,8 +66,9 @@ class Notifier:
                 log.info("told", **told)
                 break
             except Untold as error:
+                self._why = str(error)
                 if pause_s is None or not error.passing:
-                    log.error("nobody could be told", why=str(error), **told)
+                    log.error("nobody could be told", why=self._why, **told)
                     break
             if self._closing.wait(pause_s) or self._is_overtaken(announcement):
                 return

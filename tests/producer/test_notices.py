@@ -203,7 +203,7 @@ def test_who_is_told_too_slowly_is_left_to_another(database: Database, ended: jo
     assert notifier.in_hand == "sh"
     with structlog.testing.capture_logs() as logs:
         notifier.finish(0.0)
-    assert [entry["event"] for entry in logs] == ["not told in time"]
+    assert [(entry["event"], entry["why"]) for entry in logs] == [("not told in time", "it has not answered yet")]
     assert announced(database) == "owed"
     go.touch()
     assert notifier._thread is not None
