@@ -34,6 +34,7 @@ from sqlalchemy import (
 
 from schemas.caption_search import unindex_captions
 from schemas.database import BUSY_TIMEOUT_S, Database, patiently
+from schemas.errors import SetupError
 from schemas.ledger.bulk import VALUES, batches, plain, rows_where, run
 from schemas.ledger.jobs import BEING_PRUNED
 from schemas.ledger.states import UNFINISHED
@@ -130,6 +131,8 @@ def remove_marked(database: Database) -> Iterator[tuple[str, int]]:
     """Takes away what is marked; after each transaction the table and how many of its rows went."""
     with database.read() as connection:
         ids = connection.execute(select(jobs.c.id).where(MARKED).order_by(jobs.c.id)).scalars().all()
+    if not ids:
+        return
     # until none is left: whoever drains one of them meanwhile leaves others in its place
     while gone := patiently(partial(_remove_chunks, database, UNDONE, ids)):
         yield "chunks", len(gone)
@@ -164,9 +167,13 @@ def reclaimable_bytes(database: Database) -> int | None:
 
 
 def vacuum(database: Database) -> None:
-    """Write an SQLite file anew without its free pages. Nobody else writes meanwhile."""
+    """Write an SQLite file anew without its free pages. Nobody else writes meanwhile. Raises SetupError."""
     with closing(sqlite3.connect(str(database.path), timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-        connection.execute("VACUUM")
+        try:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log is as large, and stays where others read
+        except sqlite3.Error as error:
+            raise SetupError(f"the file stays as large as it is: {error}; --vacuum can do it another time") from None
 
 
 def keep_off_pruning(connection: Connection) -> None:

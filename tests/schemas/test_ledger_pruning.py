@@ -282,7 +282,9 @@ def test_failed_images_of_a_pruned_job_are_tried_again(ledger: Any, items: Any) 
     assert ledger.add(ledger.open("job"), *items(1)).new == 1
 
 
-def test_what_sqlite_has_free_is_given_back(ledger: Any, items: Any) -> None:
+def test_what_sqlite_has_free_is_given_back_also_while_others_look(
+    ledger: Any, items: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done(ledger, "old", *items(200))
     marked(ledger.database, names=["old"])
     removed(pruning.remove_marked(ledger.database))
@@ -291,5 +293,9 @@ def test_what_sqlite_has_free_is_given_back(ledger: Any, items: Any) -> None:
     assert (free is not None) == ledger.database.is_sqlite
     if free is not None:
         assert free > 0
+        monkeypatch.setattr(pruning, "BUSY_TIMEOUT_S", 0.0)
+        with ledger.database.write(), pytest.raises(SetupError, match="locked; --vacuum can do it another time"):
+            pruning.vacuum(ledger.database)
         pruning.vacuum(ledger.database)
+        assert ledger.database.path.with_name("kosmograph.db-wal").stat().st_size == 0
         assert pruning.reclaimable_bytes(ledger.database) == 0
