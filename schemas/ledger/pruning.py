@@ -34,9 +34,8 @@ from sqlalchemy import (
 
 from schemas.caption_search import unindex_captions
 from schemas.database import BUSY_TIMEOUT_S, Database, patiently
-from schemas.errors import SetupError
+from schemas.errors import BEING_PRUNED, SetupError
 from schemas.ledger.bulk import VALUES, batches, plain, rows_where, run
-from schemas.ledger.jobs import BEING_PRUNED
 from schemas.ledger.states import UNFINISHED
 from schemas.tables import annotations, boxes, chunks, contents, entities, images, job_recipes, jobs, outcomes, unix_now
 
