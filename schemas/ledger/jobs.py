@@ -200,8 +200,9 @@ def _finish(database: Database, job_id: int, complete: ColumnElement[bool]) -> s
     ended = {"state": "finished", "finished_at": unix_now(), "announced": OWED}
     finished = update(jobs).where(jobs.c.id == job_id, complete).values(ended)
     with database.write() as connection:
-        # Whoever adds chunks holds this lock. The next statement sees them; had it waited itself, it would not.
-        lock_job(connection, job_id)
+        # Whoever adds chunks holds this lock. The next statement sees them; had it waited itself, it would not. The job
+        # may have been pruned since.
+        run(connection, LOCK, job=job_id)
         return connection.execute(finished.returning(jobs.c.name)).scalar()
 
 

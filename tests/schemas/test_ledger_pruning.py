@@ -164,6 +164,24 @@ def test_captions_are_found_after_pruning_as_before(ledger: Any, items: Any) -> 
 # -- races
 
 
+def test_a_dispatcher_that_finds_a_job_complete_lives_on_where_it_has_gone_since(
+    ledger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ledger.open("night")
+    ledger.add(job)
+    finish = jobs._finish
+
+    def too_late(*arguments: Any) -> str | None:
+        jobs.cancel_job(ledger.database, job.id)
+        marked(ledger.database, names=["night"])
+        removed(pruning.remove_marked(ledger.database))
+        return finish(*arguments)
+
+    monkeypatch.setattr(jobs, "_finish", too_late)
+    assert jobs.finish_jobs(ledger.database) == []
+    assert not rows(ledger)["jobs"]
+
+
 def test_a_worker_that_found_an_annotation_before_it_was_pruned_makes_it_again(ledger: Any, items: Any) -> None:
     done(ledger, "old", *items(1))
     job = ledger.job_of(Item("s3://b/copy", "1"), name="new")
