@@ -160,7 +160,7 @@ def _say_what_went(removed: Removed, free: int | None, code: int) -> None:
     say(f"removed: {went}" if went else "removed nothing")
     if code == INTERRUPTED:
         say("interrupted; kosmograph prune goes on with what is begun")
-    elif free is None:
+    elif free is None and removed.total():
         say("PostgreSQL's autovacuum makes that room free for new rows")
     elif free:
         say(f"{free / 2**20:.1f} MiB of the file are free for new rows; --vacuum gives them back to the disk")
