@@ -58,9 +58,9 @@ def export_job(
         pictures = Pictures(load_settings(db=db, allow_http=allow_http), roots_of(reader, search.job))
         with _progress(reader, search) as progress, _seldom_collecting():
             made = export(reader, order, pictures.fetch, progress)
-        (job,) = progress_of(reader, search.job).records
-    if job["state"] != "finished":
-        warn(f"the job {search.job} is {job['state']}: this is what it has annotated so far")
+        left = progress_of(reader, search.job).records  # it may be gone since the export was whole
+    if left and (state := left[0]["state"]) != "finished":
+        warn(f"the job {search.job} is {state}: this is what it has annotated so far")
     _say(made, order, as_json=as_json)
     return SOME_FAILED if made.lost else 0
 

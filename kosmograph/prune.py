@@ -50,13 +50,13 @@ def prune(
             raise UsageError("say what is to go: --older-than 90d, names of jobs, or --annotations that no job has")
         unused = pruning.count_unused(database, [job.id for job in going]) if annotations else 0
         if not as_json:
-            _say_what_goes(going, unused, annotations)
+            _say_what_goes(going, unused, older_s, annotations)
         removed, code = Removed(), DONE
         if not dry_run and (going or annotations or vacuum):
             _require_consent(yes, going, unused)
             removed, code = _remove(database, going, unused, annotations)
             if vacuum and code == DONE:
-                pruning.vacuum(database)
+                code = _vacuum(database)
         free = pruning.reclaimable_bytes(database)
         if as_json:
             say_json(_document(going, unused, removed, free))
@@ -77,12 +77,12 @@ def _require_sense(database: Database, vacuum: bool) -> None:
         raise UsageError("--vacuum is for SQLite: PostgreSQL's autovacuum makes the room free by itself")
 
 
-def _say_what_goes(going: Sequence[Ended], unused: int, annotations: bool) -> None:
+def _say_what_goes(going: Sequence[Ended], unused: int, older_s: float | None, annotations: bool) -> None:
     if going:
         rows = [(job.name, job.state, _day(job), job.outcomes) for job in going]
         say_table(("job", "state", "ended", "outcomes"), rows)
         say(f"{len(going)} jobs with {sum(job.outcomes for job in going)} outcomes and their chunks")
-    else:
+    elif older_s is not None:
         say("no job that has ended is so old")
     if annotations:
         say(f"{unused} annotations that no job has then, with their boxes; the model would have to make them again")
@@ -100,7 +100,7 @@ def _require_consent(yes: bool, going: Sequence[Ended], unused: int) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError("nobody is there to ask: --yes removes it, --dry-run only looks")
-    if not typer.confirm("remove it?"):
+    if not typer.confirm("remove it?", err=True):
         raise SetupError("nothing was removed")
 
 
@@ -136,6 +136,16 @@ def _marked(database: Database, job: Ended) -> bool:
     return False
 
 
+def _vacuum(database: Database) -> int:
+    """The exit code: what was to go has gone in any case."""
+    try:
+        pruning.vacuum(database)
+    except SetupError as error:
+        warn(str(error))
+        return TROUBLE
+    return DONE
+
+
 def _politely(steps: Iterator[tuple[str, int]]) -> Iterator[tuple[str, int]]:
     """The same, with as long a pause after each as it took: SQLite has no queue of writers, and others wait."""
     began = time.monotonic()
@@ -150,7 +160,7 @@ def _say_what_went(removed: Removed, free: int | None, code: int) -> None:
     say(f"removed: {went}" if went else "removed nothing")
     if code == INTERRUPTED:
         say("interrupted; kosmograph prune goes on with what is begun")
-    elif free is None:
+    elif free is None and removed.total():
         say("PostgreSQL's autovacuum makes that room free for new rows")
     elif free:
         say(f"{free / 2**20:.1f} MiB of the file are free for new rows; --vacuum gives them back to the disk")

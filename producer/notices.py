@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from producer.targets import Target, Untold
 from schemas.database import Database, patiently
-from schemas.ledger.announcements import Announcement, claim_announcement, note_told, owe_again
+from schemas.ledger.announcements import Announcement, claim_announcement, is_ours, note_told, owe_again
 from schemas.uris import printable
 
 log = structlog.get_logger()
@@ -29,6 +29,7 @@ class Notifier:
         self._closing = Event()
         self._announcement: Announcement | None = None
         self._thread: Thread | None = None
+        self._why = ""
 
     @property
     def in_hand(self) -> str:
@@ -41,6 +42,7 @@ class Notifier:
             return
         self._announcement = claim_announcement(self._database, self._job_id)
         if self._announcement is not None:
+            self._why = "it has not answered yet"
             self._thread = Thread(target=self._tell, args=(self._announcement,), name="notices", daemon=True)
             self._thread.start()
 
@@ -50,7 +52,7 @@ class Notifier:
             self._thread.join(limit_s)
         self._closing.set()
         if self.in_hand and self._announcement is not None:
-            log.warning("not told in time", target=self.in_hand, job=self._announcement.job)
+            log.warning("not told in time", target=self.in_hand, job=self._announcement.job, why=self._why)
             with suppress(DBAPIError):
                 owe_again(self._database, self._announcement)
 
@@ -64,13 +66,20 @@ class Notifier:
                 log.info("told", **told)
                 break
             except Untold as error:
+                self._why = str(error)
                 if pause_s is None or not error.passing:
-                    log.error("nobody could be told", why=str(error), **told)
+                    log.error("nobody could be told", why=self._why, **told)
                     break
-            if self._closing.wait(pause_s):
+            if self._closing.wait(pause_s) or self._is_overtaken(announcement):
                 return
         with suppress(DBAPIError):  # else it is told again
             patiently(partial(note_told, self._database, announcement), limit_s=DATABASE_S, stop=self._closing.is_set)
+
+    def _is_overtaken(self, announcement: Announcement) -> bool:
+        """Whether the job has ended or paused anew since: another may have told that already, and it is what counts."""
+        with suppress(DBAPIError):
+            return not is_ours(self._database, announcement)
+        return False
 
 
 def document_of(it: Announcement) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from base64 import b64encode
 from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
 from urllib3.exceptions import SSLError as UntrustedError
-from urllib3.util import Timeout, make_headers, parse_url
+from urllib3.util import Timeout, parse_url
 
 from schemas.environment import PREFIX, with_variables
 from schemas.errors import UsageError
@@ -63,7 +64,7 @@ class Webhook:
         self._url = parsed._replace(auth=None, fragment=None).url
         self._headers = {"Content-Type": "application/json", "User-Agent": "kosmograph"}
         if parsed.auth:
-            self._headers |= make_headers(basic_auth=unquote(parsed.auth))
+            self._headers["Authorization"] = f"Basic {b64encode(unquote(parsed.auth).encode()).decode()}"
         self._pool = urllib3.PoolManager(timeout=Timeout(connect=CONNECT_S, read=ANSWER_S), cert_reqs="CERT_REQUIRED")
 
     def tell(self, document: dict[str, Any]) -> None:

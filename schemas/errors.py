@@ -21,6 +21,8 @@ from typing import NamedTuple
 TRY_AGAIN = 75
 """The exit code of a service that another may replace with better luck (EX_TEMPFAIL of sysexits.h): the GPU is lost to
 this process, or the database is away before it has begun."""
+BEING_PRUNED = "it is being pruned; kosmograph prune goes on with it"
+"""The reason of a cancelled job that `prune` has begun to take away. No other cancelled job has a reason."""
 
 
 class Code(StrEnum):

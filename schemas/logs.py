@@ -8,7 +8,7 @@ import structlog
 
 from schemas.settings import Settings
 
-QUIET = ("celery", "kombu", "botocore", "urllib3", "alembic", "httpx", "huggingface_hub", "torch", "transformers")
+QUIET = ("celery", "kombu", "botocore", "alembic", "httpx", "huggingface_hub", "torch", "transformers")
 
 
 def configure_logs(settings: Settings, **context: Any) -> None:
@@ -36,6 +36,7 @@ def configure_logs(settings: Settings, **context: Any) -> None:
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings name whole addresses, with what is secret there
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

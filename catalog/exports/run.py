@@ -18,7 +18,7 @@ from catalog.queries import progress_of, recipes_of, require_job
 from catalog.reader import Reader
 from catalog.records import Entity, Record, every_record, found_in
 from catalog.search import Match, Search, matches_of
-from schemas.errors import SetupError
+from schemas.errors import BEING_PRUNED, SetupError
 from schemas.recipes import Recipe
 
 
@@ -53,6 +53,7 @@ def export(
     """
     format_ = FORMATS[order.format]
     require_job(reader, order.search.job)
+    _whole(reader, order.search.job)
     recipes = recipes_of(reader, order.search.job)
     reader.rest()
     target = Target(Path(os.path.abspath(order.out)), format_.is_folder, format_.beside)
@@ -73,6 +74,14 @@ def export(
     except OSError as error:
         raise SetupError(f"{order.out} cannot be written: {error.strerror or error}; nothing of it is left") from error
     return Made(work.counts, work.left_out, work.lost, size)
+
+
+def _whole(reader: Reader, name: str) -> dict[str, Any]:
+    """The progress of a job all of which is there. Raises SetupError where it is being pruned, or was meanwhile."""
+    for job in progress_of(reader, name).records:
+        if job["reason"] != BEING_PRUNED:
+            return job
+    raise SetupError(f"the job {name!r} is being pruned: an export would lack what has gone, and so there is none")
 
 
 def _is_wanted(recipe: Recipe, search: Search) -> bool:
@@ -116,7 +125,7 @@ def _boxes(entities: Sequence[Entity]) -> int:
 
 def _about(reader: Reader, order: Order, format_: Format, work: Work) -> dict[str, Any]:
     search = {name: value for name, value in asdict(order.search).items() if value not in ("", (), None)}
-    (job,) = progress_of(reader, search.pop("job")).records
+    job = _whole(reader, search.pop("job"))
     reader.rest()  # all files are hashed now, for as long as it takes
     return {
         "created": work.created,

@@ -3,10 +3,10 @@
 import re
 from datetime import datetime, time, timedelta
 
+from kosmograph.durations import parsed
 from schemas.errors import UsageError
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
-_DURATION = re.compile(r"(?=\d)(?:(\d+(?:\.\d+)?)h)?(?:(\d+)m(?:in)?)?")
 
 
 def deadline_of(text: str, now: datetime) -> datetime:
@@ -18,6 +18,6 @@ def deadline_of(text: str, now: datetime) -> datetime:
         at = time(int(found[1]), int(found[2]))
         day = now.date() if at > now.time() else now.date() + timedelta(days=1)
         return datetime.combine(day, at).astimezone()
-    if found := _DURATION.fullmatch(text):
-        return now.astimezone() + timedelta(hours=float(found[1] or 0), minutes=int(found[2] or 0))
+    if (left_s := parsed(text)) is not None:
+        return now.astimezone() + timedelta(seconds=left_s)
     raise UsageError(f"--deadline takes a time of day as in 06:00, or a time from now as in 8h or 90m, not {text!r}")

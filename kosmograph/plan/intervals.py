@@ -1,7 +1,7 @@
 """Figures with an interval that holds the truth nine times in ten."""
 
 from collections.abc import Sequence
-from math import inf, sqrt
+from math import exp, sqrt
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Figure(NamedTuple):
 
     def inverse(self) -> "Figure":
         """One over it: the ends change places."""
-        return Figure(*(1 / end if end else inf for end in (self.value, self.high, self.low)))
+        return Figure(*(1 / end for end in (self.value, self.high, self.low)))
 
 
 def share_of(seen: int, drawn: int, total: int) -> Figure:
@@ -44,10 +44,13 @@ def share_of(seen: int, drawn: int, total: int) -> Figure:
 
 
 def mean_of(values: Sequence[float]) -> Figure:
-    """The mean of at least two repeated measurements, by Student's distribution."""
+    """The mean of at least two repeated measurements of what is above 0, by Student's distribution.
+
+    Its ends are as far away in proportion, on both sides: no end is 0, which would make a rate without end.
+    """
     mean = fmean(values)
-    half = student(len(values) - 1) * stdev(values) / sqrt(len(values))
-    return Figure(mean, max(0.0, mean - half), mean + half)
+    factor = exp(student(len(values) - 1) * stdev(values) / sqrt(len(values)) / mean)
+    return Figure(mean, mean / factor, mean * factor)
 
 
 def student(degrees: int) -> float:

@@ -1,9 +1,10 @@
 """A database of the same kind as the user's, for as long as a trial takes."""
 
+import re
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, text
@@ -14,6 +15,8 @@ from schemas.database import Database
 from schemas.migrations import upgrade
 
 PREFIX = "kosmograph_plan_"
+MADE = re.compile(rf"{PREFIX}(\d+)_\w+")
+"""When such a database was made: seconds since 1970."""
 KEPT_S = 86_400
 """A database of a plan that was killed goes a day later, when the next one makes its own."""
 SIZES = {
@@ -61,21 +64,23 @@ def _create(users: Database) -> str:
     """The name of a new database; "" where the role may create none."""
     name = f"{PREFIX}{time.time():.0f}_{uuid.uuid4().hex[:8]}"
     try:
+        _sweep(users)
         _do(users, f'CREATE DATABASE "{name}"')
     except DBAPIError as error:
         said = str(error.orig).strip().split("\n")[0]
         warn(f"no database for the trial on the server ({said}); it takes SQLite, whose size and speed are others")
         return ""
-    _sweep(users)
     return name
 
 
 def _sweep(users: Database) -> None:
+    """Those that are in use, or another role's, stay."""
     with _server(users) as connection:
-        names = connection.execute(text(f"SELECT datname FROM pg_database WHERE datname LIKE '{PREFIX}%'")).scalars()
-        old = [name for name in names if float(name.split("_")[2]) < time.time() - KEPT_S]
-    for name in old:
-        _do(users, f'DROP DATABASE IF EXISTS "{name}"')
+        names = connection.execute(text("SELECT datname FROM pg_database")).scalars().all()
+        for name in names:
+            if (made := MADE.fullmatch(name)) and float(made[1]) < time.time() - KEPT_S:
+                with suppress(DBAPIError):
+                    connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
 
 
 def _do(users: Database, statement: str) -> None:

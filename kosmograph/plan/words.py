@@ -172,7 +172,8 @@ def _until(plan: Plan) -> Iterator[str]:
         yield f"deadline    {when} is too near: to start and to end alone takes {duration(plan.estimate.startup_s)}"
     else:
         many = f"{needed:,} worker{'s' * (needed != 1)}"
-        yield f"deadline    {many} would be done by {when}, at the slower end of the interval"
+        pace = "roughly" if plan.estimate.rough else "at the slower end of the interval"
+        yield f"deadline    {many} would be done by {when}, {pace}"
 
 
 def _range(figure: Figure, tell: Any) -> str:

@@ -6,8 +6,9 @@ and writes down what was told:
     announced:  null ─(the job ends or pauses)→ owed → telling since … → finished at …
                 telling ─(too long: who told it has died)→ telling, by another
 
-So each is told at least once, and twice only where somebody died between telling it and saying so. What ended before
-there were announcements stays null, and a job that runs again owes nothing until it ends again.
+So each is told at least once, and twice only where somebody died between telling it and saying so; one that could not
+be told before the next one came gives way to that. What ended before there were announcements stays null, and a job
+that runs again owes nothing until it ends again.
 """
 
 from collections.abc import Mapping
@@ -82,6 +83,12 @@ def claim_announcement(database: Database, job_id: int | None = None) -> Announc
                 if run(connection, CLAIM, job=id_, before=before, now=ours).rowcount == 1:
                     return _announcement(connection, id_, ours)
     return None
+
+
+def is_ours(database: Database, one: Announcement) -> bool:
+    """Whether it is still for us to tell: the job has not ended or paused anew, and nobody took us for dead."""
+    with database.read() as connection:
+        return connection.execute(select(jobs.c.announced).where(jobs.c.id == one.job_id)).scalar() == one.claim
 
 
 def note_told(database: Database, told: Announcement) -> bool:

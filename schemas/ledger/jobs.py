@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, insert, select, update
 
 from schemas.database import Database
-from schemas.errors import SetupError, UsageError
+from schemas.errors import BEING_PRUNED, SetupError, UsageError
 from schemas.ledger.bulk import VALUES, Rows, insert_into, plain, rows_where, run
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
 from schemas.recipes import Recipe
@@ -16,8 +16,6 @@ from schemas.tables import chunks, job_recipes, jobs, recipes, unix_now
 
 OWED = "owed"
 """What `announced` says of an end or a pause that nobody has been told: see `announcements`."""
-BEING_PRUNED = "it is being pruned; kosmograph prune goes on with it"
-"""The reason of a cancelled job that `pruning` has begun to take away. No other cancelled job has a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +200,9 @@ def _finish(database: Database, job_id: int, complete: ColumnElement[bool]) -> s
     ended = {"state": "finished", "finished_at": unix_now(), "announced": OWED}
     finished = update(jobs).where(jobs.c.id == job_id, complete).values(ended)
     with database.write() as connection:
-        # Whoever adds chunks holds this lock. The next statement sees them; had it waited itself, it would not.
-        lock_job(connection, job_id)
+        # Whoever adds chunks holds this lock. The next statement sees them; had it waited itself, it would not. The job
+        # may have been pruned since.
+        run(connection, LOCK, job=job_id)
         return connection.execute(finished.returning(jobs.c.name)).scalar()
 
 

@@ -15,13 +15,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete, exists, func, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    text,
+    update,
+)
 
 from schemas.caption_search import unindex_captions
 from schemas.database import BUSY_TIMEOUT_S, Database, patiently
+from schemas.errors import BEING_PRUNED, SetupError
 from schemas.ledger.bulk import VALUES, batches, plain, rows_where, run
-from schemas.ledger.jobs import BEING_PRUNED
+from schemas.ledger.states import UNFINISHED
 from schemas.tables import annotations, boxes, chunks, contents, entities, images, job_recipes, jobs, outcomes, unix_now
 
 AT_ONCE = 5_000
@@ -43,6 +58,7 @@ STILL_UNUSED = {table: select(table.c.id).where(table.c.id.in_(VALUES), unused) 
 DELETE = {table: delete(table).where(table.c.id.in_(VALUES)) for table in (chunks, *UNUSED)}
 PARTS = [delete(table).where(table.c.annotation_id.in_(VALUES)) for table in (boxes, entities)]
 """Of annotations."""
+UNDONE = select(chunks.c.id).where(UNFINISHED, chunks.c.job_id.in_(VALUES)).limit(AT_ONCE)
 CHUNKS = (
     select(chunks.c.id)
     .where(chunks.c.id > bindparam("after"), chunks.c.job_id.in_(VALUES))
@@ -114,12 +130,17 @@ def remove_marked(database: Database) -> Iterator[tuple[str, int]]:
     """Takes away what is marked; after each transaction the table and how many of its rows went."""
     with database.read() as connection:
         ids = connection.execute(select(jobs.c.id).where(MARKED).order_by(jobs.c.id)).scalars().all()
-    after: int | None = 0
-    while ids and after is not None:
-        count, after = patiently(partial(_remove_chunks, database, ids, after))
-        yield "chunks", count
+    if not ids:
+        return
+    # until none is left: whoever drains one of them meanwhile leaves others in its place
+    while gone := patiently(partial(_remove_chunks, database, UNDONE, ids)):
+        yield "chunks", len(gone)
+    last = 0
+    while gone := patiently(partial(_remove_chunks, database, CHUNKS, ids, after=last)):
+        yield "chunks", len(gone)
+        last = gone[-1]
     for id_ in ids:
-        after = 0
+        after: int | None = 0
         while after is not None:
             count, after = patiently(partial(_remove_outcomes, database, id_, after))
             yield "outcomes", count
@@ -145,9 +166,13 @@ def reclaimable_bytes(database: Database) -> int | None:
 
 
 def vacuum(database: Database) -> None:
-    """Write an SQLite file anew without its free pages. Nobody else writes meanwhile."""
+    """Write an SQLite file anew without its free pages. Nobody else writes meanwhile. Raises SetupError."""
     with closing(sqlite3.connect(str(database.path), timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-        connection.execute("VACUUM")
+        try:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log is as large, and stays where others read
+        except sqlite3.Error as error:
+            raise SetupError(f"the file stays as large as it is: {error}; --vacuum can do it another time") from None
 
 
 def keep_off_pruning(connection: Connection) -> None:
@@ -164,13 +189,13 @@ def _alone(connection: Connection) -> None:
         connection.exec_driver_sql("LOCK TABLE chunks IN SHARE ROW EXCLUSIVE MODE")
 
 
-def _remove_chunks(database: Database, job_ids: Sequence[int], after: int) -> tuple[int, int | None]:
-    """How many went, and the last of them; None when there are no more. One walk over the table for all the jobs."""
+def _remove_chunks(database: Database, which: Select[Any], job_ids: Sequence[int], **more: int) -> list[int]:
+    """The ids of those that went, in the order of the statement."""
     with database.write() as connection:
-        ids = [row[0] for row in rows_where(connection, CHUNKS, job_ids, after=after)]
+        ids = [row[0] for row in rows_where(connection, which, job_ids, **more)]
         if ids:
             run(connection, DELETE[chunks], values=ids)
-    return len(ids), ids[-1] if len(ids) == AT_ONCE else None
+    return ids
 
 
 def _remove_outcomes(database: Database, job_id: int, after: int) -> tuple[int, int | None]:

@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, tuple_, update
 
 from schemas.database import Database
-from schemas.errors import SetupError
+from schemas.errors import BEING_PRUNED, SetupError
 from schemas.inputs import pack_input
 from schemas.items import Item, pack_items
 from schemas.ledger.bulk import batches
-from schemas.ledger.jobs import BEING_PRUNED, Job, lock_job, recipes_of
+from schemas.ledger.jobs import Job, lock_job, recipes_of
 from schemas.ledger.known import Key
 from schemas.ledger.outcomes import THIS, add_to_job, these
 from schemas.ledger.states import FIRST, first_fence

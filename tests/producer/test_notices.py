@@ -109,8 +109,8 @@ def test_webhook_that_does_not_take_it_is_given_up_in_one_line_without_its_secre
 def test_user_and_password_of_a_webhook_go_in_a_header_and_nowhere_else(
     database: Database, ended: jobs.Job, hook: Hook
 ) -> None:
-    logs = told(database, hook.url.replace("http://", "http://me:p%40ss@"))
-    assert hook.headers[0]["authorization"] == "Basic bWU6cEBzcw=="
+    logs = told(database, hook.url.replace("http://", "http://me:p%40ss€@"))
+    assert hook.headers[0]["Authorization"] == "Basic bWU6cEBzc+KCrA=="
     assert "p%40ss" not in str(logs)
     assert "p@ss" not in str(logs)
 
@@ -173,6 +173,28 @@ def test_command_that_does_not_end_is_killed_with_all_it_has_started(
         command.tell({"job": "night", "state": "paused", "reason": None, "text": ""})
 
 
+def test_pause_that_could_not_be_told_gives_way_to_the_end(database: Database, ended: jobs.Job) -> None:
+    """Else it would be told after the end, by a dispatcher that tries again, where another has told that."""
+    heard: list[str] = []
+
+    class Deaf:
+        name = "deaf"
+
+        def tell(self, document: dict[str, Any]) -> None:
+            heard.append(document["state"])
+            jobs.cancel_job(database, ended.id)
+            if document["state"] == "paused":
+                raise Untold("not now", passing=True)
+
+    notifier = Notifier(database, Deaf())
+    for _ in range(2):
+        notifier.look()
+        assert notifier._thread is not None
+        notifier._thread.join()
+    assert heard == ["paused", "cancelled"]
+    assert announced(database).startswith("cancelled at")
+
+
 def test_who_is_told_too_slowly_is_left_to_another(database: Database, ended: jobs.Job, tmp_path: Path) -> None:
     """As at the end of `annotate`, or of a dispatcher: nobody waits longer than that."""
     go = tmp_path / "go"
@@ -181,7 +203,7 @@ def test_who_is_told_too_slowly_is_left_to_another(database: Database, ended: jo
     assert notifier.in_hand == "sh"
     with structlog.testing.capture_logs() as logs:
         notifier.finish(0.0)
-    assert [entry["event"] for entry in logs] == ["not told in time"]
+    assert [(entry["event"], entry["why"]) for entry in logs] == [("not told in time", "it has not answered yet")]
     assert announced(database) == "owed"
     go.touch()
     assert notifier._thread is not None

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from schemas.caption_search import index_captions
 from schemas.database import Database
 from schemas.errors import Code, SetupError
 from schemas.items import Item
-from schemas.ledger import jobs, listing, pruning, retries, work
-from schemas.results import Reuse
+from schemas.ledger import jobs, listing, pruning, retries, settlement, work
+from schemas.results import Later, Reuse
 
 DAY = 86_400
 TABLES = ("jobs", "job_recipes", "chunks", "outcomes", "annotations", "entities", "boxes", "images", "contents")
@@ -50,7 +51,8 @@ def removed(steps: Iterator[tuple[str, int]]) -> dict[str, int]:
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows make many transactions."""
-    monkeypatch.setattr(pruning, "CHUNKS", pruning.CHUNKS.limit(2))
+    for name in ("UNDONE", "CHUNKS"):
+        monkeypatch.setattr(pruning, name, getattr(pruning, name).limit(2))
     monkeypatch.setattr(pruning, "OUTCOMES", pruning.OUTCOMES.offset(2))
     for name, value in {"AT_ONCE": 2, "SHARED_AT_ONCE": 2, "CANDIDATES": 3}.items():
         monkeypatch.setattr(pruning, name, value)
@@ -162,6 +164,24 @@ def test_captions_are_found_after_pruning_as_before(ledger: Any, items: Any) -> 
 # -- races
 
 
+def test_a_dispatcher_that_finds_a_job_complete_lives_on_where_it_has_gone_since(
+    ledger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ledger.open("night")
+    ledger.add(job)
+    finish = jobs._finish
+
+    def too_late(*arguments: Any) -> str | None:
+        jobs.cancel_job(ledger.database, job.id)
+        marked(ledger.database, names=["night"])
+        removed(pruning.remove_marked(ledger.database))
+        return finish(*arguments)
+
+    monkeypatch.setattr(jobs, "_finish", too_late)
+    assert jobs.finish_jobs(ledger.database) == []
+    assert not rows(ledger)["jobs"]
+
+
 def test_a_worker_that_found_an_annotation_before_it_was_pruned_makes_it_again(ledger: Any, items: Any) -> None:
     done(ledger, "old", *items(1))
     job = ledger.job_of(Item("s3://b/copy", "1"), name="new")
@@ -237,6 +257,38 @@ def test_nobody_refers_to_what_goes_while_it_goes(ledger: Any, items: Any, wait_
     assert ledger.counters(job) == (1, 1, 0, 0, 0)
 
 
+def test_a_chunk_that_is_drained_while_its_job_goes_leaves_nothing_behind(
+    ledger: Any, items: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a worker that is about to commit the rest of a chunk as a new one, when the pruning waits for that."""
+    if ledger.database.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    job = ledger.job_of(*items(2))
+    claim = ledger.one_claim()
+    jobs.cancel_job(ledger.database, job.id)
+    marked(ledger.database, names=["job"])
+    added, commit, add = threading.Event(), threading.Event(), settlement._add_children
+
+    def add_and_wait(*arguments: Any) -> None:
+        add(*arguments)
+        added.set()
+        commit.wait()
+
+    monkeypatch.setattr(settlement, "_add_children", add_and_wait)
+    later = [Later(claim.items, tries=0)]
+    with ThreadPoolExecutor() as threads:
+        drained = threads.submit(ledger.complete, claim, later=later)
+        added.wait()
+        went = threads.submit(lambda: removed(pruning.remove_marked(ledger.database)))
+        try:
+            wait_for(lambda: ledger.sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        finally:
+            commit.set()
+        assert drained.result() is not None
+        assert went.result() == {"chunks": 2, "outcomes": 0, "jobs": 1}
+    assert not any(rows(ledger).values())
+
+
 def test_failed_images_of_a_pruned_job_are_tried_again(ledger: Any, items: Any) -> None:
     job = ledger.job_of(*items(1))
     claim = ledger.one_claim()
@@ -248,7 +300,9 @@ def test_failed_images_of_a_pruned_job_are_tried_again(ledger: Any, items: Any) 
     assert ledger.add(ledger.open("job"), *items(1)).new == 1
 
 
-def test_what_sqlite_has_free_is_given_back(ledger: Any, items: Any) -> None:
+def test_what_sqlite_has_free_is_given_back_also_while_others_look(
+    ledger: Any, items: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done(ledger, "old", *items(200))
     marked(ledger.database, names=["old"])
     removed(pruning.remove_marked(ledger.database))
@@ -257,5 +311,9 @@ def test_what_sqlite_has_free_is_given_back(ledger: Any, items: Any) -> None:
     assert (free is not None) == ledger.database.is_sqlite
     if free is not None:
         assert free > 0
+        monkeypatch.setattr(pruning, "BUSY_TIMEOUT_S", 0.0)
+        with ledger.database.write(), pytest.raises(SetupError, match="locked; --vacuum can do it another time"):
+            pruning.vacuum(ledger.database)
         pruning.vacuum(ledger.database)
+        assert ledger.database.path.with_name("kosmograph.db-wal").stat().st_size == 0
         assert pruning.reclaimable_bytes(ledger.database) == 0

@@ -35,6 +35,14 @@ def test_without_a_terminal_each_line_is_json_with_what_it_is_about() -> None:
     assert theirs.items() >= (HERE | {"event": "said so", "level": "warning"}).items()
 
 
+def test_addresses_that_a_library_warns_of_are_not_logged() -> None:
+    """A webhook's path is its secret, and urllib3 names it where the answer's headers are odd."""
+    code = CODE.replace('"elsewhere"', '"urllib3.connection"')
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert json.loads(line)["event"] == "chunk lost"
+
+
 def test_on_a_terminal_the_lines_are_for_people() -> None:
     terminal, theirs = pty.openpty()
     subprocess.run([sys.executable, "-c", CODE], stderr=theirs, check=True)

@@ -20,7 +20,9 @@ from catalog.exports.manifest import listed_files, unlisted_file, write_manifest
 from catalog.exports.run import Order, export
 from catalog.reader import Reader, open_reader
 from catalog.search import Search
+from schemas.database import Database
 from schemas.errors import SetupError, UsageError
+from schemas.ledger import pruning
 from schemas.recipes import Recipe
 from schemas.uris import path_of
 from tests.catalog.conftest import Picture, Shelve, Thing
@@ -314,3 +316,22 @@ def test_slow_pictures_do_not_have_the_server_cut_the_export_off(
         made = export(reader, order, lambda uri: [time.sleep(0.6), fetch(uri)][1])
         assert reader.select("SELECT 1").rows
     assert made.counts["images"] == 4
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize("left", ["a part", "nothing"])
+def test_a_job_that_is_pruned_meanwhile_is_not_exported(
+    reader: Reader, database: Database, tmp_path: Path, left: str
+) -> None:
+    """Else the file would lack what went before it was read, and nobody would know."""
+
+    def prune(_: int) -> None:
+        (job,) = pruning.ended_jobs(database, names=["zoo"])
+        assert pruning.mark(database, job)
+        if left == "nothing":
+            assert ("jobs", 1) in list(pruning.remove_marked(database))
+
+    order = Order(search=Search(job="zoo"), format="jsonl", out=tmp_path / "out.jsonl")
+    with pytest.raises(SetupError, match="'zoo' is being pruned"):
+        export(reader, order, fetch, progress=prune)
+    assert not names_in(tmp_path)

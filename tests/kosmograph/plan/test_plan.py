@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import make_url, text
+from sqlalchemy import create_engine, make_url, text
 
 from kosmograph.plan.run import known, require_some
 from kosmograph.plan.scratch import scratch_database, size_of
@@ -66,14 +66,22 @@ def test_plan_on_postgresql_takes_a_database_beside_the_users(
     pictures: Path, postgres_url: str, do: Callable[[str], list[Any]], cli: Cli
 ) -> None:
     do('CREATE DATABASE "kosmograph_plan_1_old"')  # of a plan that was killed long ago
-    done = cli("plan", "pictures/1.jpg", *NULL, "--db", postgres_url)
+    do('CREATE DATABASE "kosmograph_plan_mine"')  # nobody's plan
+    do('CREATE DATABASE "kosmograph_plan_2_busy"')
+    busy = create_engine(make_url(postgres_url).set(drivername="postgresql+psycopg", database="kosmograph_plan_2_busy"))
+    with busy.connect():
+        done = cli("plan", "pictures/1.jpg", *NULL, "--db", postgres_url)
+    busy.dispose()
     assert done.returncode == 0, done.stderr
     first, second, *lines = done.stdout.splitlines()
     assert first == "images      1"
     assert second.startswith("tried       1 image, all of them, in ")
     assert "failures    none seen" in lines
     assert "an image, PostgreSQL)" in done.stdout
-    assert not do("SELECT datname FROM pg_database WHERE datname LIKE 'kosmograph_plan%'")
+    left = {row[0] for row in do("SELECT datname FROM pg_database WHERE datname LIKE 'kosmograph_plan%'")}
+    assert left == {"kosmograph_plan_mine", "kosmograph_plan_2_busy"}
+    for name in left:
+        do(f'DROP DATABASE "{name}"')
     with closing(Database(postgres_url)) as database, database.read() as connection:
         assert connection.execute(text("SELECT COUNT(*) FROM jobs")).scalar() == 0
 
