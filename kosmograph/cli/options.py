@@ -27,7 +27,9 @@ Notify = Annotated[
         help="Told as JSON when a job ends or pauses (KOSMOGRAPH_NOTIFY, which no list of processes shows).",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless something failed: for cron.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Say nothing unless something has failed since the last end: for cron.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The name of a job, as `kosmograph status` lists them.")]
 Model = Annotated[
