@@ -34,7 +34,12 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The name of a job, as `kosmograph status` lists them.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="ID|PATH|demo", help="Hub id, local folder, or the tiny model that is shipped."),
+    typer.Option(
+        "--model",
+        metavar="ID|PATH|demo",
+        help="Hub id, local folder, or the tiny model that is shipped "
+        "(KOSMOGRAPH_MODEL, microsoft/kosmos-2-patch14-224).",
+    ),
 ]
 Revision = Annotated[str | None, typer.Option("--revision", metavar="R", help="The model's commit on the hub.")]
 Dtype = Annotated[
