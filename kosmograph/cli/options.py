@@ -64,8 +64,8 @@ def _words(flag: str, what: str) -> Any:
     return typer.Option(flag, metavar="TEXT|@FILE|column:NAME", help=what)
 
 
-Phrases = Annotated[list[str] | None, _words("--phrase", "Find what is called so; repeatable, as all of these.")]
-Expressions = Annotated[list[str] | None, _words("--expression", "Find the one that is described so.")]
+Phrases = Annotated[list[str] | None, _words("--phrase", "Find what this phrase names; repeatable, like all of these.")]
+Expressions = Annotated[list[str] | None, _words("--expression", "Find the one thing that this describes.")]
 Regions = Annotated[
     list[str] | None, _words("--region", "Say what is in X1,Y1,X2,Y2, in fractions of the image (a column: or pixels).")
 ]
@@ -75,11 +75,12 @@ Free = Annotated[list[str] | None, _words("--prompt", "A prompt of your own; box
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(
-        "--max-new-tokens", metavar="N", help="An answer's most (64; detailed 192, a prompt of your own 128)."
+        "--max-new-tokens", metavar="N", help="Most tokens of an answer (64; detailed 192, a prompt of your own 128)."
     ),
 ]
 MinNewTokens = Annotated[
-    int | None, typer.Option("--min-new-tokens", metavar="N", help="An answer's least; none unless told.")
+    int | None,
+    typer.Option("--min-new-tokens", metavar="N", help="Fewest tokens of an answer; any number unless told."),
 ]
 NoRepeatNgramSize = Annotated[
     int | None,
@@ -98,7 +99,7 @@ Verify = Annotated[
 ]
 NoMirror = Annotated[
     bool,
-    typer.Option("--no-mirror", help="With --verify: not on the mirrored image, which costs a second look at each."),
+    typer.Option("--no-mirror", help="With --verify: without the check on the mirrored image, a second look at each."),
 ]
 Absent = Annotated[
     list[str] | None,
