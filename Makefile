@@ -83,7 +83,7 @@ bench-engine: .venv/dev
 bench-precision: .venv/dev
 	$(BIN)/python -m benchmarks.precision
 
-docs: export NO_MKDOCS_2_WARNING := 1
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
 docs: .venv/docs
 	$(BIN)/python -m mkdocs build --strict
 

@@ -25,7 +25,7 @@ from schemas.database import Database, patiently
 from schemas.errors import UsageError
 from schemas.ledger import jobs
 from schemas.ledger.dispatch import reclaim_broker, requeue_stale
-from schemas.ledger.jobs import Job
+from schemas.ledger.jobs import Job, News
 from schemas.locks import job_lock
 from schemas.logs import configure_logs
 from schemas.migrations import upgrade
@@ -41,9 +41,10 @@ LISTING_S = 2.0
 
 @dataclass
 class Ending:
-    """How a run ended: the job as it stands, what was listed, and whether somebody pressed Ctrl-C."""
+    """How a run ended: the job as it stands, what is new, what was listed, and whether somebody pressed Ctrl-C."""
 
     job: Job
+    news: News
     totals: Totals
     interrupted: bool
 
@@ -69,11 +70,11 @@ def annotate(request: Request, settings: Settings, display: Display) -> Ending:
         notifier = Notifier(database, target, opened.job.id) if target else None
         run = JobRun(database, opened, settings, display, interrupted, require_lock, notifier)
         run.until_done()
-        job = jobs.get_job(database, opened.job.id)
+        job, news = jobs.get_job(database, opened.job.id), jobs.news_of(database, opened.job.id)
         if notifier:
             _tell_the_end(notifier, display)
     database.close()
-    return Ending(job, run.totals, interrupted.is_set())
+    return Ending(job, news, run.totals, interrupted.is_set())
 
 
 def _tell_the_end(notifier: Notifier, display: Display) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MOST_BROUGHT = 80
 """Characters of what a row of a manifest brought: a table has room for no more."""
 COLUMNS = ("job", "state", "images", "recipes", "annotated", "reused", "failed", "pending", "images_per_s")
+HEADINGS = {"images_per_s": "images/s"}
 
 
 def show_status(job: str | None, *, watch: bool, as_json: bool, db: str | None) -> int:
@@ -41,7 +42,8 @@ def _say_progress(rows: list[dict[str, Any]]) -> None:
     if not rows:
         say("no jobs yet; kosmograph annotate FOLDER makes one")
         return
-    say_table(COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+    shown = [name for name in COLUMNS if name != "recipes" or any(row["recipes"] > 1 for row in rows)]
+    say_table([HEADINGS.get(name, name) for name in shown], [[row[name] for name in shown] for row in rows])
     for row in rows:
         if row["reason"]:
             say(f"{row['job']} is {row['state']}: {row['reason']}")
@@ -53,7 +55,7 @@ def _what_it_waits_for(row: dict[str, Any]) -> str:
     """Who is missing where nothing is in work. For a moment that is so at the start and the end of every job."""
     if row["queued"]:
         return f"no worker has any of its {row['queued']} queued chunks; kosmograph worker, with the job's model, does"
-    said = "nothing of it is queued: its chunks are put off for a moment, or nobody is there"
+    said = "none of its chunks is queued: they are to be tried again in a moment, or no dispatcher runs"
     return f"{said}; kosmograph dispatch feeds it, or the annotate command that began it"
 
 
@@ -130,7 +132,7 @@ def show_failures(name: str, *, as_json: bool, db: str | None) -> int:
     elif rows:
         columns = ("code", "uri", "asked", "message", "tries")
         say_table(columns, [[r["code"], r["uri"], asked(r), r["message"], r["tries"]] for r in rows])
-        say(f"{len(rows)} failures; kosmograph retry {name} tries them again, --code CODE those of one code")
+        say(f"{len(rows)} failed; kosmograph retry {name} tries them again, --code CODE those of one code")
     else:
         say(f"{name}: nothing has failed")
     return 0

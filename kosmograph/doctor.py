@@ -66,7 +66,13 @@ def _python(settings: Settings) -> Iterator[Finding]:
 
 
 def _packages(settings: Settings) -> Iterator[Finding]:
-    wanted = {"torch": "worker", "transformers": "worker", "psycopg": "postgres", "pyarrow": "export"}
+    wanted = {
+        "torch": "worker",
+        "transformers": "worker",
+        "psycopg": "postgres",
+        "pyarrow": "export",
+        "starlette": "gallery",
+    }
     for name, extra in wanted.items():
         if importlib.util.find_spec(name) is None:
             yield Finding("note", name, f"not installed: pip install 'kosmograph[{extra}]' where it is needed")

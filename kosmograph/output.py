@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 
+LEAST_TEXT = 6
+"""Characters that a column of words is left, before numbers are broken to fit the terminal."""
+
+
 def say(line: str) -> None:
     """One line."""
     print(printable(line))  # noqa: T201
@@ -50,20 +54,21 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(Text(printable(name)), overflow="fold")
-    widths = [len(name) for name in columns]
-    for row in rows:
-        cells = [_cell(value) for value in row]
-        widths = [max(width, cell_len(cell)) for width, cell in zip(widths, cells, strict=True)]
-        table.add_row(
-            *[
-                Text(cell, justify="right" if _is_number(value) else "left")
-                for cell, value in zip(cells, row, strict=True)
-            ]
-        )
-    width = None if sys.stdout.isatty() else max(80, sum(widths) + 3 * len(widths))
-    Console(highlight=False, width=width).print(table)
+    rows = [list(row) for row in rows]
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [
+        max(map(cell_len, (name, *column))) for name, *column in zip(map(printable, columns), *cells, strict=True)
+    ]
+    numbers = [all(value is None or _is_number(value) for value in column) for column in zip(*rows, strict=True)]
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else max(80, sum(widths) + 3 * len(widths)))
+    least = sum(width if whole else LEAST_TEXT for width, whole in zip(widths, numbers, strict=False))
+    fits = least + 3 * len(widths) <= console.width
+    for name, whole in zip(columns, numbers or [False] * len(columns), strict=True):
+        table.add_column(Text(printable(name)), overflow="fold", no_wrap=whole and fits)
+    for row, texts in zip(rows, cells, strict=True):
+        shown = zip(texts, map(_is_number, row), strict=True)
+        table.add_row(*[Text(text, justify="right" if number else "left") for text, number in shown])
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

@@ -83,9 +83,9 @@ def _say_what_goes(going: Sequence[Ended], unused: int, older_s: float | None, a
         say_table(("job", "state", "ended", "outcomes"), rows)
         say(f"{len(going)} jobs with {sum(job.outcomes for job in going)} outcomes and their chunks")
     elif older_s is not None:
-        say("no job that has ended is so old")
+        say("no job that has ended is that old")
     if annotations:
-        say(f"{unused} annotations that no job has then, with their boxes; the model would have to make them again")
+        say(f"{unused} annotations that no job would have, with their boxes; the model would have to make them again")
     elif going:
         say("annotations stay, and are reused (--annotations removes those that no job refers to)")
 

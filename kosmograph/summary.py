@@ -6,7 +6,7 @@ import sys
 from kosmograph.annotate import Ending
 from kosmograph.output import db_option, say
 from producer.registration import Totals
-from schemas.ledger.jobs import Job
+from schemas.ledger.jobs import Job, News
 from schemas.settings import Settings
 from schemas.uris import printable
 
@@ -16,19 +16,27 @@ DONE, TROUBLE, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
 def print_summary(ending: Ending, settings: Settings, *, quiet: bool = False) -> int:
     """Print how the run ended on standard output; the exit code. With `quiet`, nothing of what went well."""
     if not ending.interrupted:
-        return print_end(ending.job, settings, quiet=quiet, again="the same command", totals=ending.totals)
+        again = "the same command"
+        return print_end(ending.job, settings, news=ending.news, quiet=quiet, again=again, totals=ending.totals)
     if not quiet:
         say(counts(ending.job))
         say("interrupted; the same command continues where it stopped")
     return INTERRUPTED
 
 
-def print_end(job: Job, settings: Settings, *, quiet: bool, again: str, totals: Totals | None = None) -> int:
-    """Print how a job ended, or why it has paused, on standard output; the exit code. `again` is what to do later."""
+def print_end(
+    job: Job, settings: Settings, *, news: News, quiet: bool, again: str, totals: Totals | None = None
+) -> int:
+    """Print how a job ended, or why it has paused, on standard output; the exit code. `again` is what to do later.
+
+    With `quiet`, a failure that an earlier night has told of is not told once more: the exit code has it.
+    """
     name, db = shlex.quote(job.name), db_option(settings)
-    if quiet and job.state == "finished" and not job.failed:
-        return DONE
+    if quiet and job.state == "finished" and not (job.failed and news.failed):
+        return SOME_FAILED if job.failed else DONE
     say(counts(job))
+    if line := what_is_new(job, news):
+        say(line)
     if totals and (line := skipped(totals)):
         say(line)
     if job.state in ("paused", "cancelled"):
@@ -61,6 +69,15 @@ def counts(job: Job) -> str:
     if job.pending:
         parts.append(f"{job.pending} pending")
     return f"{job.name}: {', '.join(parts)}"
+
+
+def what_is_new(job: Job, news: News) -> str:
+    """For a job that has ended before: what this time has brought."""
+    if news.settled == job.settled:
+        return ""
+    if not news.settled:
+        return "  nothing was new"
+    return f"  new:       {news.settled}, of which {news.failed} failed"
 
 
 def skipped(totals: Totals) -> str:

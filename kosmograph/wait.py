@@ -42,15 +42,16 @@ def wait(name: str, settings: Settings, display: Display, *, timeout_s: float | 
                     interrupted.wait(LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic()))
                     job = ask(partial(jobs.get_job, database, job.id))
                 display.update(job, listed=job.listed_at is not None)
+            if job.state == "running":
+                return _left_running(job, interrupted, timeout_s, quiet=quiet)
+            news = ask(partial(jobs.news_of, database, job.id))
         except NoResultFound:
             raise SetupError(f"the job {name!r} was pruned meanwhile") from None
         except (DBAPIError, NoConnectionFree, DatabaseAway):
             if interrupted.is_set():
                 return INTERRUPTED
             raise
-    if job.state != "running":
-        return print_end(job, settings, quiet=quiet, again="wait again")
-    return _left_running(job, interrupted, timeout_s, quiet=quiet)
+    return print_end(job, settings, news=news, quiet=quiet, again="wait again")
 
 
 def _left_running(job: Job, interrupted: Event, timeout_s: float | None, *, quiet: bool) -> int:

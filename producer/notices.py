@@ -42,7 +42,7 @@ class Notifier:
             return
         self._announcement = claim_announcement(self._database, self._job_id)
         if self._announcement is not None:
-            self._why = "it has not answered yet"
+            self._why = "no answer yet"
             self._thread = Thread(target=self._tell, args=(self._announcement,), name="notices", daemon=True)
             self._thread.start()
 
@@ -50,9 +50,10 @@ class Notifier:
         """Wait so long for what is being told. What is not by then, another dispatcher may tell."""
         if self._thread is not None:
             self._thread.join(limit_s)
+        untold = self.in_hand  # before it is told to end: it does so at once while it waits to try again
         self._closing.set()
-        if self.in_hand and self._announcement is not None:
-            log.warning("not told in time", target=self.in_hand, job=self._announcement.job, why=self._why)
+        if untold and self._announcement is not None:
+            log.warning("not told in time", target=untold, job=self._announcement.job, why=self._why)
             with suppress(DBAPIError):
                 owe_again(self._database, self._announcement)
 

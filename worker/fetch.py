@@ -156,7 +156,8 @@ def disk_failures() -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
-            raise PermanentFailure(Code.NOT_FOUND, f"no such file: {reason}") from None
+            text = "no such file" if error.errno == errno.ENOENT else f"no such file: {reason}"
+            raise PermanentFailure(Code.NOT_FOUND, text) from None
         if error.errno in (errno.EACCES, errno.EPERM):
             text = "this user may not read the file: see its permissions and those of its folders"
             raise PermanentFailure(Code.ACCESS_DENIED, text) from None

@@ -10,7 +10,7 @@ from kosmograph.cli.options import Db, JobName, Json, Quiet
 def wait(
     job: JobName,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="8h", help="Give up after so long; the job goes on.")
+        str | None, typer.Option("--timeout", metavar="8h", help="Give up after this long; the job goes on.")
     ] = None,
     quiet: Quiet = False,
     db: Db = None,
@@ -34,7 +34,8 @@ def wait(
 def prune(
     job: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="These jobs, however old.")] = None,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="90d", help="Jobs that ended so long ago: 12h, 90d, 26w.")
+        str | None,
+        typer.Option("--older-than", metavar="90d", help="Jobs that ended at least this long ago: 12h, 90d, 26w."),
     ] = None,
     annotations: Annotated[
         bool, typer.Option("--annotations", help="Also annotations, images and contents that no job refers to then.")
@@ -50,8 +51,8 @@ def prune(
     """Remove old jobs: those that are finished or cancelled, with their outcomes and chunks.
 
     Annotations stay, since they are what makes the next night cheap: the same bytes under the same recipe are not
-    computed again, whichever job brings them. With --annotations those go too that no job is left to refer to. Other
-    jobs may run meanwhile. One that was cut off is continued by the next one.
+    computed again, whichever job brings them. With --annotations those that no job refers to any more go too. Other
+    jobs may run meanwhile. What was cut off is continued by the next prune.
 
     Example: kosmograph prune --older-than 90d --dry-run
     """

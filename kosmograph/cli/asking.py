@@ -45,16 +45,16 @@ def _asked(
     above: Annotated[list[str] | None, _partner("--above", "Above one of P.")] = None,
     below: Annotated[list[str] | None, _partner("--below", "Below one of P.")] = None,
     inside: Annotated[list[str] | None, _partner("--inside", "Within one of P.")] = None,
-    overlaps: Annotated[list[str] | None, _partner("--overlaps", "Sharing ground with one of P.")] = None,
+    overlaps: Annotated[list[str] | None, _partner("--overlaps", "Overlaps one of P.")] = None,
     near: Annotated[list[str] | None, _partner("--near", "At most a tenth of the picture from one of P.")] = None,
     min_score: Annotated[float | None, _bound("--min-score", "Its box scores at least S, of 1.")] = None,
     max_score: Annotated[float | None, _bound("--max-score", "At most S.")] = None,
     min_area: Annotated[float | None, _bound("--min-area", "Its box covers at least this part of the picture.")] = None,
     max_area: Annotated[float | None, _bound("--max-area", "At most this part.")] = None,
     min_trust: Annotated[
-        float | None, _bound("--min-trust", "Its box is to be trusted at least so far, of 1: see calibrate.")
+        float | None, _bound("--min-trust", "Its box has a trust of at least S, of 1: see calibrate.")
     ] = None,
-    max_trust: Annotated[float | None, _bound("--max-trust", "At most so far.")] = None,
+    max_trust: Annotated[float | None, _bound("--max-trust", "At most S.")] = None,
     place: Annotated[
         str, typer.Option("--place", metavar="PLACE", help="Where its box lies: left, top-right, center.")
     ] = "",

@@ -15,8 +15,8 @@ def status(
 ) -> None:
     """Jobs: state, counts, rate.
 
-    With --watch also who works on what, what waits, what failed and how long it takes yet: a screen on a terminal,
-    lines for a log elsewhere, JSON documents one after the other with --json.
+    With --watch also who works on what, what waits, what failed and how long it will still take: a screen on a
+    terminal, lines for a log elsewhere, JSON documents one after the other with --json.
 
     Example: kosmograph status
     """

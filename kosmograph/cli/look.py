@@ -31,7 +31,7 @@ def find(
     asked: Asked,
     text: Annotated[str, typer.Argument(metavar="[TEXT]", help='Words of the caption; "in order", -not, begin*.')] = "",
     job: Annotated[str, typer.Option("--job", metavar="JOB", help="Only what this job shows.")] = "",
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="So many images at most.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="This many images at most.")] = 50,
     after: Annotated[str, typer.Option("--after", metavar="CURSOR", help="Go on where the last answer ended.")] = "",
     sheet: Annotated[
         Path | None, typer.Option("--sheet", metavar="FILE.png", help="Draw the pictures with their boxes.")

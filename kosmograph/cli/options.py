@@ -27,12 +27,19 @@ Notify = Annotated[
         help="Told as JSON when a job ends or pauses (KOSMOGRAPH_NOTIFY, which no list of processes shows).",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless something failed: for cron.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Say nothing unless something has failed since the last end: for cron.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The name of a job, as `kosmograph status` lists them.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="ID|PATH|demo", help="Hub id, local folder, or the tiny model that is shipped."),
+    typer.Option(
+        "--model",
+        metavar="ID|PATH|demo",
+        help="Hub id, local folder, or the tiny model that is shipped "
+        "(KOSMOGRAPH_MODEL, microsoft/kosmos-2-patch14-224).",
+    ),
 ]
 Revision = Annotated[str | None, typer.Option("--revision", metavar="R", help="The model's commit on the hub.")]
 Dtype = Annotated[
@@ -57,8 +64,8 @@ def _words(flag: str, what: str) -> Any:
     return typer.Option(flag, metavar="TEXT|@FILE|column:NAME", help=what)
 
 
-Phrases = Annotated[list[str] | None, _words("--phrase", "Find what is called so; repeatable, as all of these.")]
-Expressions = Annotated[list[str] | None, _words("--expression", "Find the one that is described so.")]
+Phrases = Annotated[list[str] | None, _words("--phrase", "Find what this phrase names; repeatable, like all of these.")]
+Expressions = Annotated[list[str] | None, _words("--expression", "Find the one thing that this describes.")]
 Regions = Annotated[
     list[str] | None, _words("--region", "Say what is in X1,Y1,X2,Y2, in fractions of the image (a column: or pixels).")
 ]
@@ -68,11 +75,12 @@ Free = Annotated[list[str] | None, _words("--prompt", "A prompt of your own; box
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(
-        "--max-new-tokens", metavar="N", help="An answer's most (64; detailed 192, a prompt of your own 128)."
+        "--max-new-tokens", metavar="N", help="Most tokens of an answer (64; detailed 192, a prompt of your own 128)."
     ),
 ]
 MinNewTokens = Annotated[
-    int | None, typer.Option("--min-new-tokens", metavar="N", help="An answer's least; none unless told.")
+    int | None,
+    typer.Option("--min-new-tokens", metavar="N", help="Fewest tokens of an answer; any number unless told."),
 ]
 NoRepeatNgramSize = Annotated[
     int | None,
@@ -91,7 +99,7 @@ Verify = Annotated[
 ]
 NoMirror = Annotated[
     bool,
-    typer.Option("--no-mirror", help="With --verify: not on the mirrored image, which costs a second look at each."),
+    typer.Option("--no-mirror", help="With --verify: without the check on the mirrored image, a second look at each."),
 ]
 Absent = Annotated[
     list[str] | None,

@@ -70,19 +70,29 @@ def plan(
     allow_http: AllowHttp = None,
     exact: Exact = False,
     sample: Annotated[
-        int | None, typer.Option("--sample", metavar="N", min=1, help="Try N images at least (256, for 3 minutes).")
+        int | None,
+        typer.Option(
+            "--sample",
+            metavar="N",
+            min=1,
+            help="Try N images at least, however long it takes (256, and 3 minutes at most).",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="For so many workers as the one that is tried.")
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Workers like the one that is tried (1).")
     ] = None,
     price: Annotated[
-        float | None, typer.Option("--price", metavar="P", min=0, help="Of an hour of one worker, that is of a GPU.")
+        float | None,
+        typer.Option("--price", metavar="P", min=0, help="What an hour of one worker costs, that is of a GPU."),
     ] = None,
     deadline: Annotated[
         str | None, typer.Option("--deadline", metavar="06:00|8h", help="Say how many workers are done by then.")
     ] = None,
     images: Annotated[
-        int | None, typer.Option("--images", metavar="TOTAL", min=1, help="So many there are: do not count them all.")
+        int | None,
+        typer.Option(
+            "--images", metavar="TOTAL", min=1, help="How many there are, where counting them all takes too long."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -12,7 +12,7 @@ def report(
     job: JobName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="The page; one that is there is replaced.")],
     pictures: Annotated[
-        int, typer.Option("--pictures", metavar="N", min=0, max=100, help="So many pictures, spread over the job.")
+        int, typer.Option("--pictures", metavar="N", min=0, max=100, help="How many pictures, spread over the job.")
     ] = 12,
     allow_http: AllowHttp = None,
     db: Db = None,

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, func, insert, select, update
 
 from schemas.database import Database
 from schemas.errors import BEING_PRUNED, SetupError, UsageError
 from schemas.ledger.bulk import VALUES, Rows, insert_into, plain, rows_where, run
 from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
 from schemas.recipes import Recipe
-from schemas.tables import chunks, job_recipes, jobs, recipes, unix_now
+from schemas.tables import chunks, job_recipes, jobs, outcomes, recipes, unix_now
 
 OWED = "owed"
 """What `announced` says of an end or a pause that nobody has been told: see `announcements`."""
@@ -51,6 +51,14 @@ class Job:
         return self.images * self.recipes - self.settled
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a job has settled since it began, or began again after an end."""
+
+    settled: int
+    failed: int
+
+
 RECIPES = Rows(recipes, ("hash", "task", "prompt", "model", "revision", "spec", "verify"))
 RECIPE_IDS = select(recipes.c.hash, recipes.c.id).where(recipes.c.hash.in_(VALUES))
 OF_JOB = (
@@ -59,6 +67,13 @@ OF_JOB = (
     .where(job_recipes.c.job_id == bindparam("job"))
     .order_by(job_recipes.c.ordinal)
 )
+NEWS = select(
+    jobs.c.annotated + jobs.c.reused + jobs.c.failed - jobs.c.settled_before,
+    select(func.count())
+    .where(outcomes.c.job_id == jobs.c.id, outcomes.c.code.is_not(None), outcomes.c.settled_at >= jobs.c.started_at)
+    .where(outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
+    .scalar_subquery(),
+).where(jobs.c.id == bindparam("job"))
 LOCK = select(jobs).where(jobs.c.id == bindparam("job")).with_for_update(key_share=True)
 _COLUMNS = [jobs.c[name] for name in Job.__slots__]  # the dataclass is the list of columns
 
@@ -78,6 +93,12 @@ def get_job(database: Database, job_id: int) -> Job:
     """The job of that id, as it stands."""
     with database.read() as connection:
         return _job(connection.execute(_by(jobs.c.id == job_id)).one())
+
+
+def news_of(database: Database, job_id: int) -> News:
+    """What is new since the job last ended, or all of it."""
+    with database.read() as connection:
+        return News(*connection.execute(NEWS, {"job": job_id}).one())
 
 
 def open_job(

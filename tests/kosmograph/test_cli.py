@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,12 @@ def test_help_of_every_command_ends_in_an_example_of_it(name: str) -> None:
     done = CliRunner().invoke(app, [name, "--help"])
     assert done.exit_code == 0
     assert "Example:" in done.output
+    assert all("\n" not in paragraph for paragraph in text.split("\n\n")), "the terminal folds, not the code's lines"
+
+
+def test_version_is_shown() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"kosmograph {version('kosmograph')}\n")
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -13,6 +13,7 @@ from schemas.database import Database
 from schemas.errors import SetupError, UsageError
 from schemas.items import Item
 from schemas.ledger import dispatch, jobs, listing, work
+from schemas.recipes import Recipe
 
 Capture = pytest.CaptureFixture[str]
 
@@ -87,6 +88,21 @@ def test_priority_of_a_running_job_is_changed(
     assert "priority -3" in capsys.readouterr().out
 
 
+def test_status_has_a_column_of_recipes_where_a_job_has_several(
+    database: Database, database_url: str, new_job: Callable[..., jobs.Job], capsys: Capture
+) -> None:
+    new_job(database)
+    control.show_status(None, watch=False, as_json=False, db=database_url)
+    heading = capsys.readouterr().out.splitlines()[1].split()
+    assert heading == ["job", "state", "images", "annotated", "reused", "failed", "pending", "images/s"]
+    recipes = [
+        Recipe(task=task, prompt="p", model="null", revision="r", dtype="float32") for task in ("brief", "detailed")
+    ]
+    jobs.open_job(database, "two", recipes, listing="{}")
+    control.show_status(None, watch=False, as_json=False, db=database_url)
+    assert "recipes" in capsys.readouterr().out.splitlines()[1].split()
+
+
 def test_job_that_nobody_serves_says_who_is_missing(
     database: Database, database_url: str, new_job: Callable[..., jobs.Job], capsys: Capture
 ) -> None:
@@ -123,7 +139,7 @@ def test_failures_are_listed_with_code_and_message(
     control.show_failures("job", as_json=False, db=database_url)
     out = capsys.readouterr().out
     assert r"\x1b]0;owned\x07 cat is cut off" in out
-    assert "1 failures; kosmograph retry job tries them again" in out
+    assert "1 failed; kosmograph retry job tries them again" in out
     control.show_failures("job", as_json=True, db=database_url)
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["uri"], row["code"], row["tries"]) == ("s3://job/0.jpg", "truncated", 1)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -32,6 +33,23 @@ def raw_controls(text: str) -> list[str]:
 def test_no_control_character_reaches_the_terminal(print_it: Any, capsys: Capture) -> None:
     print_it(NASTY)
     assert not raw_controls(capsys.readouterr().out)
+
+
+def test_numbers_are_whole_on_a_narrow_terminal_while_words_fold(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    figures = {"images": 212, "annotated": 0, "reused": 209, "failed": 3, "pending": 0, "images/s": 42.89}
+    say_table(["job", "state", *figures], [["photos-brief-e86d16", "finished", *figures.values()]])
+    out = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert set(figures) < set(out.split())
+    assert "photos-brief-e86d16" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "40")
+    say_table(["a", "b", "c"], [[10**15, 10**15, 10**15]])
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert lines.count("0") == 45, "what cannot fit is folded, and not cut"
 
 
 def test_csv_with_a_carriage_return_keeps_its_rows(capsys: Capture) -> None:

@@ -70,7 +70,7 @@ def test_without_a_terminal_nothing_goes_unless_yes_is_said(
     assert "removed: 1 jobs, 3 outcomes, 1 chunks" in run.out
     assert names(database) == ["new"]
     assert count(database, "annotations") == 4
-    assert prune("--older-than", "90d", "--yes").out.startswith("no job that has ended is so old")
+    assert prune("--older-than", "90d", "--yes").out.startswith("no job that has ended is that old")
 
 
 def test_annotations_go_on_request_and_the_captions_of_others_stay(

@@ -70,6 +70,11 @@ def test_nights_by_cron_send_mail_only_when_something_failed(tmp_path: Path) -> 
     assert "photos: 2 images, 1 annotated, 0 reused, 1 failed" in mail
     assert "kosmograph failures photos" in mail
     assert "starting" not in mail
+    assert cron("annotate") == (3, ""), "what yesterday's mail has told of is not told again"
+    (cron.photos / "worse.jpg").write_bytes(b"no picture either")
+    code, mail = cron("annotate")
+    assert code == 3
+    assert "3 images, 1 annotated, 0 reused, 2 failed\n  new:       1, of which 1 failed\n" in mail
 
 
 def bash_commands() -> dict[str, str]:

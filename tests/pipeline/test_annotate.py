@@ -157,7 +157,7 @@ def grown(new_kosmograph: Callable[[], Kosmograph], tmp_path_factory: pytest.Tem
 
 def test_new_images_alone_are_annotated(grown: Grown) -> None:
     assert grown.run.code == 0, grown.run.err
-    assert "37 images, 35 annotated, 2 reused, 0 failed" in grown.run.out
+    assert "37 images, 35 annotated, 2 reused, 0 failed\n  new:       12, of which 0 failed\n" in grown.run.out
     new = grown.kosmograph.sql(f"SELECT uri FROM captions WHERE annotation_id > {grown.before}")
     assert {path_of(row["uri"]).name for row in new} == {"00.jpg", *(f"{number}.jpg" for number in range(25, 35))}
     assert grown.kosmograph.value(f"SELECT COUNT(*) FROM annotations WHERE id > {grown.before}") == 11
@@ -182,7 +182,7 @@ def test_second_run_does_nothing(grown: Grown) -> None:
     again = kosmograph.annotate(str(grown.photos), KOSMOGRAPH_DEVICE="none, so that a worker would fail")
     assert again.code == 0, again.err
     assert kosmograph.sql("SELECT * FROM annotations ORDER BY id") == before
-    assert "37 images, 35 annotated, 2 reused, 0 failed" in again.out
+    assert "37 images, 35 annotated, 2 reused, 0 failed\n  nothing was new\n" in again.out
 
 
 def test_another_job_reuses_without_a_worker(grown: Grown) -> None:

@@ -107,13 +107,14 @@ def test_failures_are_not_tried_again_until_retry(
     """In a copy of the database; one of the files is a picture by then."""
     shutil.copytree(done[0].folder, kosmograph.folder, dirs_exist_ok=True)
     first = kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id")
-    assert kosmograph.annotate(str(photos), "--job", "mixed").code == 3
+    quiet = kosmograph.annotate(str(photos), "--job", "mixed", "--quiet")
+    assert (quiet.code, quiet.out) == (3, ""), "what the last night has told of is not told again"
     assert kosmograph.sql("SELECT * FROM outcomes WHERE code IS NOT NULL ORDER BY image_id") == first
     (photos / "empty.jpg").write_bytes(jpeg(200))
     assert kosmograph.here("retry", "mixed", "--code", "empty_file").code == 0
     run = kosmograph.annotate(str(photos), "--job", "mixed")
     (photos / "empty.jpg").write_bytes(b"")
     assert run.code == 3
-    assert "26 images, 21 annotated, 0 reused, 5 failed" in run.out
+    assert "26 images, 21 annotated, 0 reused, 5 failed\n  new:       1, of which 0 failed\n" in run.out
     left = {row["uri"].rpartition("/")[2] for row in kosmograph.sql("SELECT uri FROM failures")}
     assert left == set(mixed) - {"empty.jpg"}

@@ -203,11 +203,24 @@ def test_who_is_told_too_slowly_is_left_to_another(database: Database, ended: jo
     assert notifier.in_hand == "sh"
     with structlog.testing.capture_logs() as logs:
         notifier.finish(0.0)
-    assert [(entry["event"], entry["why"]) for entry in logs] == [("not told in time", "it has not answered yet")]
+    assert [(entry["event"], entry["why"]) for entry in logs] == [("not told in time", "no answer yet")]
     assert announced(database) == "owed"
     go.touch()
     assert notifier._thread is not None
     notifier._thread.join()
+    assert announced(database) == "owed"
+
+
+def test_who_could_not_be_told_in_time_is_named_with_the_reason(
+    database: Database, ended: jobs.Job, wait_for: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "PAUSES_S", (600.0,))
+    notifier = Notifier(database, target_of("sh -c 'exit 7'", ""))
+    notifier.look()
+    wait_for(lambda: notifier._why == "it ended with exit code 7")
+    with structlog.testing.capture_logs() as logs:
+        notifier.finish(0.0)
+    assert [(entry["event"], entry["why"]) for entry in logs] == [("not told in time", "it ended with exit code 7")]
     assert announced(database) == "owed"
 
 
