@@ -143,7 +143,7 @@ class Guard:
         if all(map(storable, texts)):
             return None
         text = "The address holds a character that no name and no caption can have."
-        return self._refuse(request, 400, "Not to be found", text)
+        return self._refuse(request, 400, "Not found", text)
 
 
 def own_path(request: Request) -> str:

@@ -169,7 +169,7 @@ class Pages:
             title = "Not here" if error.status_code == 404 else "That did not work"
             text = error.detail if error.detail != "Not Found" else "There is no such page."
             return self.refuse(request, error.status_code, title, text)
-        return self.refuse(request, 404 if "there is no job" in str(error) else 400, "Not to be found", str(error))
+        return self.refuse(request, 404 if "there is no job" in str(error) else 400, "Not found", str(error))
 
 
 def _same(request: Request, query: str) -> bool:
