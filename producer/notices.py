@@ -96,6 +96,8 @@ def document_of(it: Announcement) -> dict[str, Any]:
         "failed": it.failed,
         "pending": it.pending,
         "failures": dict(it.failures),
+        "new": it.news.settled,
+        "new_failed": it.news.failed,
         "started_at": _time(it.started_at),
         "finished_at": _time(it.finished_at),
         "images_per_s": round(it.images_per_s, 3),
@@ -109,7 +111,9 @@ def _text(it: Announcement) -> str:
     counts = [f"{it.images} images", f"{it.annotated} annotated", f"{it.reused} reused"]
     counts += [f"{it.failed} failed ({codes})" if codes else f"{it.failed} failed"]
     counts += [f"{it.pending} pending"] if it.pending else []
-    counts += [f"{it.images_per_s:.1f} images/s"] if it.state == "finished" else []
+    if it.news.settled != it.annotated + it.reused + it.failed:
+        counts += [f"new: {it.news.settled}" if it.news.settled else "nothing was new"]
+    counts += [f"{it.images_per_s:.1f} images/s"] if it.state == "finished" and it.news.settled else []
     line = f"Kosmograph: the job {it.job} is {it.state}{reason}; {', '.join(counts)}"
     return printable(line).replace("<", "‹").replace(">", "›")
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, bindparam, func, or_, select, text, update
 
 from schemas.database import Database
 from schemas.ledger.bulk import run
-from schemas.ledger.jobs import OWED
+from schemas.ledger.jobs import NEWS, OWED, News
 from schemas.tables import jobs, outcomes, unix_now
 
 TELLING = "telling since "
@@ -66,6 +66,7 @@ class Announcement:
     failed: int
     pending: int
     failures: Mapping[str, int]
+    news: News
     started_at: float
     finished_at: float | None
     images_per_s: float
@@ -110,6 +111,7 @@ def _change(database: Database, one: Announcement, now: str) -> bool:
 def _announcement(connection: Connection, job_id: int, claim: str) -> Announcement:
     row = connection.execute(FACTS, {"job": job_id}).mappings().one()
     failures: dict[str, int] = dict(map(tuple, run(connection, FAILURES, job=job_id)))
+    news = News(*connection.execute(NEWS, {"job": job_id}).one())
     named = ("state", "reason", "images", "annotated", "reused", "failed", "pending")
     facts: dict[str, Any] = {name: row[name] for name in (*named, "started_at", "finished_at", "images_per_s")}
-    return Announcement(job_id=job_id, claim=claim, job=row["name"], failures=failures, **facts)
+    return Announcement(job_id=job_id, claim=claim, job=row["name"], failures=failures, news=news, **facts)

@@ -3,6 +3,7 @@
 import json
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import structlog
 
 from producer import notices, targets
 from producer.dispatcher import Dispatcher
-from producer.notices import Notifier
+from producer.notices import Notifier, document_of
 from producer.queue import Queue
 from producer.targets import Untold, target_of
 from schemas.database import Database
@@ -20,6 +21,7 @@ from schemas.errors import UsageError
 from schemas.items import Item
 from schemas.ledger import jobs, listing
 from schemas.ledger.announcements import claim_announcement
+from schemas.ledger.jobs import News
 from schemas.recipes import Recipe
 from schemas.settings import Settings, load_settings
 from tests.producer.hook import SECRET, Hook
@@ -66,7 +68,16 @@ def test_webhook_is_told_in_json_with_a_line_for_people(database: Database, ende
     (document,) = hook.told
     started = datetime.fromisoformat(document.pop("started_at"))
     assert abs(datetime.now(UTC) - started) < timedelta(minutes=5)
-    counts = {"images": 1, "annotated": 0, "reused": 0, "failed": 0, "pending": 1, "images_per_s": 0.0}
+    counts = {
+        "images": 1,
+        "annotated": 0,
+        "reused": 0,
+        "failed": 0,
+        "pending": 1,
+        "new": 0,
+        "new_failed": 0,
+        "images_per_s": 0.0,
+    }
     assert document == counts | {
         "text": "Kosmograph: the job night is paused: the last: ‹!channel›\\n.jpg; 1 images, 0 annotated, "
         "0 reused, 0 failed, 1 pending",
@@ -133,6 +144,18 @@ def test_what_cannot_be_reached_is_said_without_its_path(database: Database, end
     (entry,) = told(database, hook.url)
     assert entry["why"] == "it cannot be reached"
     assert "hunter2" not in str(entry)
+
+
+@pytest.mark.parametrize(("news", "line"), [(News(0, 0), "nothing was new"), (News(2, 1), "new: 2, 9.5 images/s")])
+def test_night_after_others_is_told_with_what_was_new(
+    database: Database, ended: jobs.Job, news: News, line: str
+) -> None:
+    paused = claim_announcement(database)
+    assert paused
+    night = replace(paused, state="finished", reason=None, annotated=5, pending=0, images_per_s=9.5, news=news)
+    document = document_of(night)
+    assert document["text"].endswith(f"5 annotated, 0 reused, 0 failed, {line}")
+    assert (document["new"], document["new_failed"]) == (news.settled, news.failed)
 
 
 def test_command_has_the_json_on_its_standard_input_and_a_few_variables(

@@ -8,6 +8,7 @@ import pytest
 from schemas.database import Database
 from schemas.ledger import jobs
 from schemas.ledger.announcements import TELLING, claim_announcement, note_told, owe_again
+from schemas.ledger.jobs import News
 from schemas.ledger.retries import retry_failed
 
 
@@ -37,6 +38,13 @@ def test_a_finished_job_is_told_with_what_came_of_it(ledger: Any, items: Any) ->
     assert one.finished_at
     assert one.finished_at >= one.started_at
     assert one.images_per_s > 0
+    assert one.news == News(settled=3, failed=1)
+    assert note_told(ledger.database, one)
+    ledger.add(ledger.open("night"))
+    assert jobs.finish_jobs(ledger.database) == ["night"]
+    again = claim_announcement(ledger.database)
+    assert again is not None
+    assert (again.annotated, again.failed, again.news) == (2, 1, News(settled=0, failed=0))
 
 
 def test_every_way_to_an_end_or_a_pause_is_told_and_a_job_that_goes_on_is_told_again(ledger: Any, items: Any) -> None:
