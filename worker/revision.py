@@ -203,7 +203,8 @@ def _commit(model: str, revision: str | None) -> str:
         cached = hub.try_to_load_from_cache(model, "config.json", revision=revision)
         if not isinstance(cached, str):
             raise SetupError(
-                f"{model} is not cached, and the hub cannot be asked ({_line(error)}): connect once, or give a folder"
+                f"{model} is not cached, and the hub cannot be asked ({_line(error)}): connect once, or give a folder;"
+                " --model demo needs neither"
             ) from None
         return Path(cached).parent.name
     return str(commit)
