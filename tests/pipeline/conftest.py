@@ -1,5 +1,6 @@
 """Whole runs in real processes, as a person starts them."""
 
+import fcntl
 import io
 import logging
 import os
@@ -138,6 +139,26 @@ def new_kosmograph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
     yield make
     for line in lines:
         line.end()
+
+
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Kosmograph], None]], Kosmograph]:
+    """A command line whose folder is filled by the first of all processes that run tests; the others wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def take(name: str, fill: Callable[[Kosmograph], None]) -> Kosmograph:
+        folder, filled = shared / name, shared / f"{name}.filled"
+        folder.mkdir(exist_ok=True)
+        line = Kosmograph(folder)
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not filled.exists():
+                fill(line)
+                filled.touch()
+        return line
+
+    return take
 
 
 @pytest.fixture

@@ -13,16 +13,18 @@ PARTS = ("presence", "agreement", "mirror_agreement", "naming")
 
 
 @pytest.fixture(scope="module")
-def verified(new_kosmograph: Callable[[], Kosmograph]) -> Kosmograph:
-    """Three jobs over two drawings: not verified, without the mirrored image, and with it. Captions, and a phrase."""
-    kosmograph = new_kosmograph()
+def verified(filled_once: Callable[[str, Callable[[Kosmograph], None]], Kosmograph]) -> Kosmograph:
+    return filled_once("verified", three_jobs)
+
+
+def three_jobs(kosmograph: Kosmograph) -> None:
+    """Over two drawings: not verified, without the mirrored image, and with it. Captions, and a phrase."""
     for job, flags in (("plain", ()), ("phrases", ("--verify", "--no-mirror")), ("mirror", ("--verify",))):
         asked = ("--task", "brief", "--phrase", "the green circle", "--plain-question", "How many?")
         run = kosmograph.annotate(
             str(EXAMPLES / "scan.tiff"), str(EXAMPLES / "medal.png"), "--model", "demo", "--job", job, *asked, *flags
         )
         assert run.code == 0, run.err
-    return kosmograph
 
 
 def boxes(kosmograph: Kosmograph, job: str, task: str) -> list[dict[str, Any]]:
