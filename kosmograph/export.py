@@ -16,6 +16,7 @@ from catalog.queries import progress_of, require_job, roots_of
 from catalog.reader import Reader
 from catalog.search import Search
 from kosmograph.control import open_database
+from kosmograph.exits import DONE, SOME_FAILED
 from kosmograph.find import index_new_captions
 from kosmograph.output import say, say_json, warn
 from kosmograph.pictures import Originals
@@ -26,7 +27,6 @@ from schemas.settings import Settings, load_settings
 TRIES = 3
 PAUSE_S = 1.0
 """Before the second try of a picture; twice as long before the third."""
-SOME_FAILED = 3
 GARBAGE_AFTER = 100_000
 
 
@@ -62,7 +62,7 @@ def export_job(
     if left and (state := left[0]["state"]) != "finished":
         warn(f"the job {search.job} is {state}: this is what it has annotated so far")
     _say(made, order, as_json=as_json)
-    return SOME_FAILED if made.lost else 0
+    return SOME_FAILED if made.lost else DONE
 
 
 def options_for(output: str, given: dict[str, Any]) -> Options:

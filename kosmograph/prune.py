@@ -11,8 +11,8 @@ from itertools import chain
 import typer
 
 from kosmograph.display import amounts
+from kosmograph.exits import DONE, INTERRUPTED, TROUBLE
 from kosmograph.output import duration, say, say_json, say_table, warn
-from kosmograph.summary import DONE, INTERRUPTED, TROUBLE
 from schemas.database import Database
 from schemas.environment import database_url
 from schemas.errors import SetupError, UsageError

@@ -2,9 +2,10 @@
 
 import shlex
 
+from kosmograph.exits import DONE, INTERRUPTED
 from kosmograph.output import db_option, say
 from kosmograph.requests import Request, find_sources, job_name, open_job, recipes_for
-from kosmograph.summary import DONE, INTERRUPTED, counts, skipped
+from kosmograph.summary import counts, skipped
 from schemas.database import Database
 from schemas.ledger import jobs
 from schemas.locks import job_lock

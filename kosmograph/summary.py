@@ -4,13 +4,12 @@ import shlex
 import sys
 
 from kosmograph.annotate import Ending
+from kosmograph.exits import DONE, INTERRUPTED, SOME_FAILED, TROUBLE
 from kosmograph.output import db_option, say
 from producer.registration import Totals
 from schemas.ledger.jobs import Job, News
 from schemas.settings import Settings
 from schemas.uris import printable
-
-DONE, TROUBLE, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
 
 
 def print_summary(ending: Ending, settings: Settings, *, quiet: bool = False) -> int:

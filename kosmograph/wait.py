@@ -11,8 +11,9 @@ from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from kosmograph.display import Display
+from kosmograph.exits import INTERRUPTED, TROUBLE
 from kosmograph.output import duration, say, warn
-from kosmograph.summary import INTERRUPTED, TROUBLE, counts, print_end
+from kosmograph.summary import counts, print_end
 from schemas.database import PATIENCE_S, Database, patiently
 from schemas.errors import DatabaseAway, SetupError
 from schemas.ledger import jobs

@@ -13,6 +13,7 @@ from rich.console import Console, Group
 from catalog.activity import Activity, activity
 from catalog.queries import progress_of
 from catalog.reader import Reader, open_reader
+from kosmograph.exits import DONE, INTERRUPTED
 from kosmograph.output import say, say_json
 from kosmograph.screen import Seen, frame, words_of
 from schemas.environment import database_url
@@ -24,7 +25,6 @@ EVERY_S = 2.0
 LINE_EVERY_S = 10.0
 """How often a log hears of a job whose state stays what it is."""
 RATE_OVER_S = 30.0
-INTERRUPTED = 130
 
 
 def watch(job: str | None, *, as_json: bool, db: str | None) -> int:
@@ -38,7 +38,7 @@ def watch(job: str | None, *, as_json: bool, db: str | None) -> int:
         while look():
             if stopped.wait(EVERY_S):
                 return INTERRUPTED
-        return 0
+        return DONE
 
 
 class Place:

@@ -1,30 +1,13 @@
 """What `find` and `export` ask of images, as options: in one place, so that both take the same."""
 
-import inspect
-from collections.abc import Callable
-from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
+from kosmograph.cli.groups import taking
+
 Asked = dict[str, Any]
 """What of a `catalog.search.Search` the options say."""
-
-
-def searching(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of a search where it has its parameter `asked`, which holds what they say."""
-    own = inspect.signature(command).parameters
-    options = inspect.signature(_asked).parameters
-    every = [one for name in own for one in (options.values() if name == "asked" else [own[name]])]
-
-    @wraps(command)
-    def run(**given: Any) -> None:
-        command(asked=_asked(**{name: given.pop(name) for name in options}), **given)
-
-    del run.__dict__["__wrapped__"]  # typer would read the annotations of the command itself
-    run.__dict__["__signature__"] = inspect.Signature([one.replace(kind=one.KEYWORD_ONLY) for one in every])
-    run.__annotations__ = {one.name: one.annotation for one in every}
-    return run
 
 
 def _partner(flag: str, what: str) -> Any:
@@ -83,3 +66,6 @@ def _asked(
         "task": task,
         "model": model,
     }
+
+
+searching = taking("asked", _asked)

@@ -4,60 +4,15 @@ from typing import Annotated
 
 import typer
 
-from kosmograph.cli.options import (
-    Absent,
-    AllowHttp,
-    Constrained,
-    Db,
-    Device,
-    DtypeHere,
-    Expressions,
-    Free,
-    Json,
-    MaxNewTokens,
-    MinNewTokens,
-    Model,
-    NoMirror,
-    NoRepeatNgramSize,
-    Phrases,
-    PlainQuestions,
-    Questions,
-    Regions,
-    Revision,
-    Tasks,
-    Verify,
-)
-from kosmograph.cli.run import (
-    AllFiles,
-    Exact,
-    Exclude,
-    Include,
-    Root,
-    Sources,
-    decoding_of,
-    filters_of,
-    prompts_of,
-    request_of,
-    verification_of,
-)
+from kosmograph.cli.options import AllowHttp, Db, Device, DtypeHere, Json, Model, Revision
+from kosmograph.cli.prompting import Prompted, prompting, request_of
+from kosmograph.cli.run import AllFiles, Exact, Exclude, Include, Root, Sources, filters_of
 
 
+@prompting
 def plan(
     source: Sources,
-    task: Tasks = None,
-    phrase: Phrases = None,
-    expression: Expressions = None,
-    region: Regions = None,
-    question: Questions = None,
-    plain_question: PlainQuestions = None,
-    prompt: Free = None,
-    max_new_tokens: MaxNewTokens = None,
-    min_new_tokens: MinNewTokens = None,
-    no_repeat_ngram_size: NoRepeatNgramSize = None,
-    constrained: Constrained = False,
-    verify: Verify = False,
-    no_mirror: NoMirror = False,
-    absent: Absent = None,
+    prompted: Prompted,
     model: Model = None,
     revision: Revision = None,
     dtype: DtypeHere = None,
@@ -99,7 +54,8 @@ def plan(
     """Say what annotating would take: time, GPU-hours, money, database, failures, and what the limit is.
 
     Counts the images, draws some at random, and annotates them as `annotate` would, with a worker of this machine and a
-    database that goes when it is done. Intervals hold nine times in ten, for a machine as busy as this one is now.
+    database that goes when it is done. Intervals are how far the sample scattered: a machine that is busier or faster
+    later is not in them.
 
     Example: kosmograph plan photos/ --model demo --workers 4 --deadline 06:00
     """
@@ -111,12 +67,10 @@ def plan(
     request = request_of(
         source,
         settings.model,
-        prompts_of(task, phrase, expression, region, question, plain_question, prompt),
+        prompted,
         filters=filters_of(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
-        decoding=decoding_of(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
-        **verification_of(verify, no_mirror, absent),
         exact=exact,
         roots=tuple(root or ()),
     )

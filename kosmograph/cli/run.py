@@ -7,32 +7,19 @@ import typer
 
 from kosmograph.cli.options import (
     MOST_PRIORITY,
-    Absent,
     AllowHttp,
     Broker,
-    Constrained,
     Db,
     Device,
     Dtype,
     DtypeHere,
-    Expressions,
-    Free,
     Json,
-    MaxNewTokens,
-    MinNewTokens,
     Model,
-    NoMirror,
-    NoRepeatNgramSize,
     Notify,
-    Phrases,
-    PlainQuestions,
-    Questions,
     Quiet,
-    Regions,
     Revision,
-    Tasks,
-    Verify,
 )
+from kosmograph.cli.prompting import Prompted, prompting, request_of
 
 Sources = Annotated[
     list[str],
@@ -59,23 +46,12 @@ Exact = Annotated[bool, typer.Option("--exact", help="Decode every JPEG in full:
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first permanent failure.")]
 
 
+@prompting
 def annotate(
     source: Sources,
+    *,
     job: JobOption = None,
-    task: Tasks = None,
-    phrase: Phrases = None,
-    expression: Expressions = None,
-    region: Regions = None,
-    question: Questions = None,
-    plain_question: PlainQuestions = None,
-    prompt: Free = None,
-    max_new_tokens: MaxNewTokens = None,
-    min_new_tokens: MinNewTokens = None,
-    no_repeat_ngram_size: NoRepeatNgramSize = None,
-    constrained: Constrained = False,
-    verify: Verify = False,
-    no_mirror: NoMirror = False,
-    absent: Absent = None,
+    prompted: Prompted,
     model: Model = None,
     revision: Revision = None,
     dtype: DtypeHere = None,
@@ -115,12 +91,10 @@ def annotate(
     request = request_of(
         source,
         settings.model,
-        prompts_of(task, phrase, expression, region, question, plain_question, prompt),
+        prompted,
         filters=filters_of(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
-        decoding=decoding_of(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
-        **verification_of(verify, no_mirror, absent),
         job=job,
         exact=exact,
         priority=priority,
@@ -132,23 +106,12 @@ def annotate(
     raise typer.Exit(print_summary(run(request, settings, Display(quiet=quiet)), settings, quiet=quiet))
 
 
+@prompting
 def submit(
     source: Sources,
+    *,
     job: JobOption = None,
-    task: Tasks = None,
-    phrase: Phrases = None,
-    expression: Expressions = None,
-    region: Regions = None,
-    question: Questions = None,
-    plain_question: PlainQuestions = None,
-    prompt: Free = None,
-    max_new_tokens: MaxNewTokens = None,
-    min_new_tokens: MinNewTokens = None,
-    no_repeat_ngram_size: NoRepeatNgramSize = None,
-    constrained: Constrained = False,
-    verify: Verify = False,
-    no_mirror: NoMirror = False,
-    absent: Absent = None,
+    prompted: Prompted,
     model: Model = None,
     revision: Revision = None,
     dtype: Dtype = None,
@@ -177,12 +140,10 @@ def submit(
     request = request_of(
         source,
         settings.model,
-        prompts_of(task, phrase, expression, region, question, plain_question, prompt),
+        prompted,
         filters=filters_of(include, exclude, all_files),
         revision=revision,
         dtype=dtype,
-        decoding=decoding_of(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
-        **verification_of(verify, no_mirror, absent),
         job=job,
         exact=exact,
         priority=priority,
@@ -194,22 +155,10 @@ def submit(
     raise typer.Exit(run(request, settings))
 
 
+@prompting
 def try_(
     image: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, s3:// objects, or URLs.")],
-    task: Tasks = None,
-    phrase: Phrases = None,
-    expression: Expressions = None,
-    region: Regions = None,
-    question: Questions = None,
-    plain_question: PlainQuestions = None,
-    prompt: Free = None,
-    max_new_tokens: MaxNewTokens = None,
-    min_new_tokens: MinNewTokens = None,
-    no_repeat_ngram_size: NoRepeatNgramSize = None,
-    constrained: Constrained = False,
-    verify: Verify = False,
-    no_mirror: NoMirror = False,
-    absent: Absent = None,
+    prompted: Prompted,
     model: Model = None,
     revision: Revision = None,
     dtype: DtypeHere = None,
@@ -232,11 +181,9 @@ def try_(
     request = request_of(
         image,
         settings.model,
-        prompts_of(task, phrase, expression, region, question, plain_question, prompt),
+        prompted,
         revision=revision,
         dtype=dtype,
-        decoding=decoding_of(max_new_tokens, min_new_tokens, no_repeat_ngram_size, constrained),
-        **verification_of(verify, no_mirror, absent),
     )
     raise typer.Exit(try_images(request, settings, save=save, raw=not cleanup, as_json=as_json))
 
@@ -244,49 +191,10 @@ def try_(
 try_.__name__ = "try"
 
 
-def prompts_of(*asked: list[str] | None) -> Any:
-    """What the flags ask for, in the order of the fields of `Prompts`; a doubt about it is told at once."""
-    from kosmograph.output import warn
-    from kosmograph.prompts import Prompts
-
-    prompts = Prompts(*(tuple(some or ()) for some in asked))
-    for doubt in prompts.doubts():
-        warn(doubt)
-    return prompts
-
-
-def decoding_of(
-    max_new_tokens: int | None, min_new_tokens: int | None, no_repeat_ngram_size: int | None, constrained: bool
-) -> dict[str, int]:
-    """What was given, by the names of the recipe's parameters."""
-    flags = {
-        "max_new_tokens": max_new_tokens,
-        "min_new_tokens": min_new_tokens,
-        "no_repeat_ngram_size": no_repeat_ngram_size,
-        "constrained": constrained or None,
-    }
-    return {name: value for name, value in flags.items() if value is not None}
-
-
-def verification_of(verify: bool, no_mirror: bool, absent: list[str] | None) -> dict[str, Any]:
-    from schemas.errors import UsageError
-    from schemas.verification import MIRROR, PHRASES
-
-    if (no_mirror or absent) and not verify:
-        raise UsageError(f"{'--no-mirror' if no_mirror else '--absent'} is a part of --verify: give that as well")
-    return {"verify": (PHRASES if no_mirror else MIRROR) if verify else "", "absent": tuple(absent or ())}
-
-
 def filters_of(include: list[str] | None, exclude: list[str] | None, all_files: bool) -> Any:
     from producer.sources import Filters
 
     return Filters(tuple(include or ()), tuple(exclude or ()), all_files)
-
-
-def request_of(source: list[str], model: str, prompts: Any, **options: Any) -> Any:
-    from kosmograph.requests import Request
-
-    return Request(sources=source, model=model, prompts=prompts, **options)
 
 
 COMMANDS = (annotate, submit, try_)

@@ -13,6 +13,7 @@ from kosmograph.display import counting
 from kosmograph.evaluation.published import published_for
 from kosmograph.evaluation.questions import ALL, Picture
 from kosmograph.evaluation.scoring import EVERY, Score, Tally, boxes_of, is_right
+from kosmograph.exits import DONE, INTERRUPTED, SOME_FAILED
 from kosmograph.files import written_whole
 from kosmograph.output import say, say_json, say_table, warn
 from schemas.errors import SetupError, SourceError, UsageError
@@ -27,7 +28,6 @@ MEASURES: dict[str, dict[str, int | None]] = {
     "coco-json": {"R@1": 1, "upper_bound": EVERY},
 }
 """Data set → measure → how many of the first boxes may be the right one. The order is that of the table."""
-SOME_FAILED, INTERRUPTED = 3, 130
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def evaluate(order: Order, settings: Settings, *, as_json: bool) -> int:
         warn("interrupted: no figures, and no file was written; --limit N asks about the first N images only")
         return INTERRUPTED
     (_say_json if as_json else _say)(order, evaluated)
-    return SOME_FAILED if evaluated.unreadable else 0
+    return SOME_FAILED if evaluated.unreadable else DONE
 
 
 def read_pictures(order: Order) -> list[Picture]:

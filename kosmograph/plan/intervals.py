@@ -1,4 +1,4 @@
-"""Figures with an interval that holds the truth nine times in ten."""
+"""Figures with an interval that holds the truth nine times in ten, as far as only the draw is left to chance."""
 
 from collections.abc import Sequence
 from math import exp, sqrt

@@ -10,6 +10,8 @@ from itertools import pairwise
 from threading import Event, Lock, Thread
 from typing import NamedTuple
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from kosmograph.plan.intervals import Figure, mean_of
 
 LOOK_S, TIMEOUT_S = 0.25, 5.0
@@ -73,12 +75,11 @@ class Meter:
     def note(self, at: float, metrics: str) -> None:
         """One more mark, from Prometheus' text. One of a model that is not loaded yet is none."""
         found: dict[str, float] = {}
-        for line in metrics.splitlines():
-            name, _, value = line.rpartition(" ")
-            if name in COUNTERS:
-                found[COUNTERS[name]] = float(value)
-            elif name.startswith("kosmograph_worker_info{"):
-                self.runtime = name.partition('runtime="')[2].partition('"')[0]
+        for sample in (one for family in text_string_to_metric_families(metrics) for one in family.samples):
+            if sample.name in COUNTERS:
+                found[COUNTERS[sample.name]] = sample.value
+            elif sample.name == "kosmograph_worker_info":
+                self.runtime = sample.labels["runtime"]
         if found.get("slots"):
             self.marks.append(Mark(at, **found))
 

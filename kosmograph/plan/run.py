@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from threading import Event
 
+from kosmograph.exits import DONE, INTERRUPTED
 from kosmograph.output import say, say_json, warn
 from kosmograph.plan.deadline import deadline_of
 from kosmograph.plan.estimate import Asked, estimate
@@ -30,7 +31,6 @@ from schemas.signals import interruptible
 
 MOST_SAMPLED = 10_000
 """What a fast worker may do until its rate is known."""
-DONE, INTERRUPTED = 0, 130
 
 
 @dataclass(frozen=True)

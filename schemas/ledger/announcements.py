@@ -21,6 +21,7 @@ from sqlalchemy import Connection, bindparam, func, or_, select, text, update
 from schemas.database import Database
 from schemas.ledger.bulk import run
 from schemas.ledger.jobs import NEWS, OWED, News
+from schemas.ledger.states import STANDS
 from schemas.tables import jobs, outcomes, unix_now
 
 TELLING = "telling since "
@@ -45,7 +46,7 @@ FACTS = text("SELECT j.*, p.pending, p.images_per_s FROM jobs j JOIN progress p 
 FAILURES = (
     select(outcomes.c.code, func.count())
     .where(outcomes.c.job_id == bindparam("job"), outcomes.c.code.is_not(None))
-    .where(outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
+    .where(STANDS)
     .group_by(outcomes.c.code)
     .order_by(outcomes.c.code)
 )

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 from schemas.database import Database
 from schemas.errors import BEING_PRUNED, SetupError, UsageError
 from schemas.ledger.bulk import VALUES, Rows, insert_into, plain, rows_where, run
-from schemas.ledger.states import BACK_TO_PENDING, QUEUED, UNFINISHED
+from schemas.ledger.states import BACK_TO_PENDING, QUEUED, STANDS, UNFINISHED
 from schemas.recipes import Recipe
 from schemas.tables import chunks, job_recipes, jobs, outcomes, recipes, unix_now
 
@@ -71,7 +71,7 @@ NEWS = select(
     jobs.c.annotated + jobs.c.reused + jobs.c.failed - jobs.c.settled_before,
     select(func.count())
     .where(outcomes.c.job_id == jobs.c.id, outcomes.c.code.is_not(None), outcomes.c.settled_at >= jobs.c.started_at)
-    .where(outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
+    .where(STANDS)
     .scalar_subquery(),
 ).where(jobs.c.id == bindparam("job"))
 LOCK = select(jobs).where(jobs.c.id == bindparam("job")).with_for_update(key_share=True)

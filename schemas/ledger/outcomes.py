@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 
 from schemas.ledger.bulk import OTHERS, VALUES, Rows, rows_where, run
 from schemas.ledger.known import Key
+from schemas.ledger.states import STANDS
 from schemas.tables import images, jobs, outcomes, unix_now
 
 Counts = Counter[Literal["images", "annotated", "reused", "failed"]]
@@ -61,7 +62,7 @@ OTHER_VERSIONS = select(images.c.id, images.c.uri).where(images.c.uri.in_(VALUES
 SHOWN = select(*_COLUMNS, outcomes.c.retrying).where(*_OF_JOB, outcomes.c.superseded.is_(False))
 _KEY = ("image_id", "recipe_id", "input")
 PRESENT = select(*(outcomes.c[name] for name in _KEY)).where(*_OF_JOB)
-STANDING = select(*_COLUMNS).where(*_OF_JOB, outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
+STANDING = select(*_COLUMNS).where(*_OF_JOB, STANDS)
 COUNT = (
     update(jobs)
     .where(jobs.c.id == bindparam("job"))

@@ -15,7 +15,7 @@ from schemas.ledger.bulk import batches
 from schemas.ledger.jobs import Job, lock_job, recipes_of
 from schemas.ledger.known import Key
 from schemas.ledger.outcomes import THIS, add_to_job, these
-from schemas.ledger.states import FIRST, first_fence
+from schemas.ledger.states import FIRST, STANDS, first_fence
 from schemas.tables import chunks, images, inputs, jobs, outcomes, unix_now
 
 MOST_AT_ONCE = 2000
@@ -50,7 +50,7 @@ def _failed_after(
         .join(images, images.c.id == outcomes.c.image_id)
         .outerjoin(inputs, inputs.c.hash == outcomes.c.input)
         .where(outcomes.c.job_id == job_id, outcomes.c.code.is_not(None), tuple_(*place) > after)
-        .where(outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
+        .where(STANDS)
         .order_by(*place)
         .limit(MOST_AT_ONCE)
     )

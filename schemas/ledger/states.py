@@ -1,10 +1,10 @@
-"""The states of a chunk as conditions, in words that the partial indexes of `chunks` know: literals, no parameters."""
+"""The states of chunks and outcomes as conditions, in words that the partial indexes know: literals, no parameters."""
 
 from random import getrandbits
 
 from sqlalchemy import ColumnElement, and_, literal_column
 
-from schemas.tables import chunks
+from schemas.tables import chunks, outcomes
 
 
 def _is(state: str) -> ColumnElement[bool]:
@@ -15,6 +15,9 @@ UNFINISHED: ColumnElement[bool] = chunks.c.state != literal_column("'done'")
 PENDING = and_(_is("pending"), UNFINISHED)
 QUEUED = and_(_is("queued"), UNFINISHED)
 RUNNING = and_(_is("running"), UNFINISHED)
+
+STANDS = and_(outcomes.c.retrying.is_(False), outcomes.c.superseded.is_(False))
+"""An outcome that counts: it is not being tried again, and no newer version of its image has taken its place."""
 
 FIRST = -1.0
 """A `retry_at` before that of every chunk which was never tried: in order of it, they are dispatched."""
