@@ -1,4 +1,4 @@
-"""A folder that `datasets.load_dataset(FOLDER)` reads: images with their metadata, and a card that says where they are.
+"""A folder that `datasets.load_dataset(FOLDER)` reads: images with their metadata, and a card for people and the hub.
 
 Without images it is the metadata alone, in Parquet. `objects` is what the hub's detection datasets have: lists of boxes
 (left, top, width and height in pixels), categories, phrases, scores and spans, side by side.
@@ -17,11 +17,9 @@ READS = frozenset({"bmp", "gif", "ico", "jp2", "jpg", "png", "ppm", "tif", "webp
 """Extensions that the library takes for images (its ImageFolder's), of those that ours have. Where its first files are
 of another, it takes the folder for a table, and loads no picture or fails."""
 CARD = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: train/**
+task_categories:
+- image-to-text
+- object-detection
 ---
 
 # {job}
@@ -30,6 +28,8 @@ Images annotated by Kosmograph: captions, and phrases with their boxes.
 
 {recipes}
 """
+"""It names no files: the library finds the folder `train` by itself. Where a card does name them, the key of its cache
+holds these names alone, and an export that replaced another was read as the one before."""
 
 
 def write(records: Iterable[Record], work: Work) -> None:

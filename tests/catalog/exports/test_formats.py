@@ -290,6 +290,22 @@ def test_datasets_loads_pictures_where_most_are_of_a_format_that_it_does_not_kno
         assert made.left_out == {"AVIF pictures, which datasets does not read": 12}
 
 
+@pytest.mark.parametrize("images", ["copy", "link", "none"])
+def test_datasets_loads_what_is_there_now_and_all_of_it_for_training(
+    take: Any, shelve: Shelve, photos: Path, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library takes a split from names too, and has a cache: neither may lose or keep a picture."""
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    names = ["test.jpg", "a dev 1.jpg", "val_2.jpg", "plain.jpg"]
+    four = [picture(photos / name, []) for name in names]
+    shelve("four", *four)
+    shelve("five", *four, picture(photos / "later.jpg", []))
+    path, _ = take("hf", job="four", images=images)
+    assert {row["uri"] for row in loaded(path, tmp_path / "cache")} == {one.uri for one in four}
+    take("hf", job="five", images=images, force=True)
+    assert len(loaded(path, tmp_path / "cache")) == 5
+
+
 def loaded(folder: Path, cache: Path) -> list[dict[str, Any]]:
     """The rows of a folder as `datasets` has them."""
     with warnings.catch_warnings():
