@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from kosmograph.exits import DONE, TROUBLE
 from kosmograph.output import say
 from schemas.broker import broker_name
 from schemas.database import Database
@@ -50,7 +51,7 @@ def examine(
         for finding in _guarded(what, check, settings):
             bad = bad or finding.state == "bad"
             say(f"{MARKS[finding.state]}  {finding.what:<10} {finding.found}")
-    return 1 if bad else 0
+    return TROUBLE if bad else DONE
 
 
 def _guarded(what: str, check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from catalog.calibration.isotonic import Curve, value_at
 from catalog.records import BELIEF, Box, Entity
+from kosmograph.exits import DONE, SOME_FAILED
 from kosmograph.output import believed, say, say_json
 from kosmograph.pictures import Originals, save_picture
 from kosmograph.requests import Request, calibrations_of, recipes_for
@@ -74,7 +75,7 @@ def try_images(request: Request, settings: Settings, *, save: Path | None, raw: 
                 say(f"  saved {path}")
     if as_json:
         say_json([_as_json(answer) for answer in answers])
-    return 3 if failures else 0
+    return SOME_FAILED if failures else DONE
 
 
 def _answers(request: Request, settings: Settings) -> "Iterator[Answer | ImageFailure]":

@@ -28,8 +28,8 @@ Images annotated by Kosmograph: captions, and phrases with their boxes.
 
 {recipes}
 """
-"""It names no files: the library finds the folder `train` by itself. Where a card does name them, the key of its cache
-holds these names alone, and an export that replaced another was read as the one before."""
+"""It names no files: the library finds the folder `train` by itself, with more looks through it. Where a card does name
+them, the key of its cache is these names alone, and an export that replaced another is read as the one before."""
 
 
 def write(records: Iterable[Record], work: Work) -> None:

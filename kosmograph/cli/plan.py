@@ -54,8 +54,8 @@ def plan(
     """Say what annotating would take: time, GPU-hours, money, database, failures, and what the limit is.
 
     Counts the images, draws some at random, and annotates them as `annotate` would, with a worker of this machine and a
-    database that goes when it is done. Intervals are how far the sample scattered: a machine that is busier or faster
-    later is not in them.
+    database that goes when it is done. Intervals hold nine times in ten as far as the draw decides: a machine that is
+    busier or faster later is not in them.
 
     Example: kosmograph plan photos/ --model demo --workers 4 --deadline 06:00
     """

@@ -1,4 +1,7 @@
-"""The states of chunks and outcomes as conditions, in words that the partial indexes know: literals, no parameters."""
+"""The states of chunks and outcomes as conditions.
+
+Those of chunks are in words that the partial indexes know: literals, no parameters.
+"""
 
 from random import getrandbits
 

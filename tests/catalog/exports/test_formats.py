@@ -253,10 +253,7 @@ def test_yolo_lists_no_picture_that_its_trainers_pass_by(take: Any, shelve: Shel
 
 
 @pytest.mark.parametrize("images", ["copy", "link", "none"])
-def test_datasets_loads_the_folder(
-    take: Any, zoo: dict[str, Picture], images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+def test_datasets_loads_the_folder(take: Any, zoo: dict[str, Picture], images: str, tmp_path: Path) -> None:
     path, _ = take("hf", images=images)
     rows = loaded(path, tmp_path / "cache")
     shown = {name_of(row["uri"]): row for row in rows}
@@ -276,9 +273,8 @@ def test_datasets_loads_the_folder(
 
 @pytest.mark.parametrize("images", ["copy", "none"])
 def test_datasets_loads_pictures_where_most_are_of_a_format_that_it_does_not_know(
-    take: Any, shelve: Shelve, photos: Path, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    take: Any, shelve: Shelve, photos: Path, images: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     kinds = [*["AVIF"] * 12, "JPEG", "BMP"]
     shelve("mixed", *(picture(photos / f"{n}.{kind}", [], format_=kind) for n, kind in enumerate(kinds)))
     path, made = take("hf", job="mixed", images=images)
@@ -292,10 +288,9 @@ def test_datasets_loads_pictures_where_most_are_of_a_format_that_it_does_not_kno
 
 @pytest.mark.parametrize("images", ["copy", "link", "none"])
 def test_datasets_loads_what_is_there_now_and_all_of_it_for_training(
-    take: Any, shelve: Shelve, photos: Path, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    take: Any, shelve: Shelve, photos: Path, images: str, tmp_path: Path
 ) -> None:
     """The library takes a split from names too, and has a cache: neither may lose or keep a picture."""
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     names = ["test.jpg", "a dev 1.jpg", "val_2.jpg", "plain.jpg"]
     four = [picture(photos / name, []) for name in names]
     shelve("four", *four)
