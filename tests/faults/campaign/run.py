@@ -69,6 +69,8 @@ class Campaign:
         self._topology.start()
         while self.thrown < self._faults and not self.broken:
             self._do_job(len(self.seen) + 1)
+            if not self.seen[-1].thrown:
+                self._images *= 2  # it was over before anything could hit it, as on a busy machine
         self._undo_all()
 
     @property
@@ -252,7 +254,9 @@ def main() -> None:
     options.add_argument("--faults", type=int, default=300, help="on each database [300]")
     options.add_argument("--seed", type=int, help="[a new one]")
     options.add_argument("--db", choices=(*PLACES, "both"), default="both")
-    options.add_argument("--images", type=int, default=IMAGES, help=f"of each job [{IMAGES}]")
+    options.add_argument(
+        "--images", type=int, default=IMAGES, help=f"of each job, more where that is soon done [{IMAGES}]"
+    )
     given = options.parse_args()
     seed = given.seed if given.seed is not None else SystemRandom().randrange(10**6)
     databases = list(PLACES) if given.db == "both" else [given.db]
